@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_ARCHITECTURE_H_
+#define OPENMMFLOW_ARCHITECTURE_H_
+
+#include "model/Tensor.h"
+
+#include <array>
+#include <string>
+#include <variant>
+#include <vector>
+
+/**
+ * The parts of a FlowModel, one struct for each object of docs/model_format.md, which defines their meaning. A FlowModel that
+ * exists has been validated: all indices are in range, all tensors have the shapes given here and finite values.
+ */
+namespace OpenMMFlow {
+
+enum class Measure { Cartesian, Frame };
+
+enum class Domain { Real, Interval, Circle };
+
+enum class Distribution { Uniform, Normal, TruncatedNormal };
+
+enum class ActivationType { SiLU, Tanh, Sin, GELU, Softplus };
+
+enum class MixtureHead { Free, Published };
+
+/** The direction in which a transformer is evaluated in closed form. */
+enum class Direction { Density, Sampling };
+
+/** Pair of particles whose distance (nm) was constrained in the training data. */
+struct DistanceConstraint {
+    int particle1, particle2;
+    double distance;
+};
+
+/** Positions (P, 3) in nm to 3P-6 coordinates: P-1 bonds (nm), P-2 angles/pi, P-3 torsions in [0,1). */
+struct InternalCoordinatesLayer {
+    /** Rows (i, j, k, l), -1 where there is none, in the order of the file. */
+    std::vector<std::array<int, 4>> zMatrix;
+};
+
+/** A distribution of each of some coordinates; as a layer the map to [0,1] by its cumulative distribution function. */
+struct CoordinateDistributions {
+    Distribution distribution;
+    std::vector<int> coordinates;
+    /** Each (coordinates) if the distribution has it, otherwise empty. */
+    Tensor lower, upper, mean, std;
+};
+
+struct MarginalLayer : CoordinateDistributions {
+};
+
+/** One layer of a dense network: weight (outputs, inputs), bias (outputs). */
+struct DenseLayer {
+    Tensor weight, bias;
+};
+
+struct Conditioner {
+    ActivationType activation;
+    /** [network][layer]; every network reads all features, their outputs are concatenated. */
+    std::vector<std::vector<DenseLayer>> networks;
+};
+
+/** The smooth mixture transformer and its head. */
+struct SmoothMixtureTransformer {
+    MixtureHead head;
+    Direction closedForm;
+    int components;
+    int exponent;
+    double alphaOffset, alphaRange, logSteepnessBound, minimumFloor;
+};
+
+struct CouplingLayer {
+    std::vector<int> transformed, conditionedOn;
+    SmoothMixtureTransformer transformer;
+    Conditioner conditioner;
+};
+
+using Layer = std::variant<InternalCoordinatesLayer, MarginalLayer, CouplingLayer>;
+
+struct Architecture {
+    int numParticles;
+    double temperature;
+    Measure measure;
+    std::vector<std::array<int, 2>> bonds;
+    std::vector<DistanceConstraint> constraints;
+    /** The free-form `data` object, as JSON text. */
+    std::string data;
+    /** In density direction; the first is the InternalCoordinatesLayer. */
+    std::vector<Layer> layers;
+    std::vector<CoordinateDistributions> base;
+
+    int numCoordinates() const {
+        return 3*numParticles-6;
+    }
+};
+
+/** The domain of every coordinate before each layer but the first, and, last, of the latent: [layer][coordinate]. */
+std::vector<std::vector<Domain>> coordinateDomains(const Architecture& architecture);
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_ARCHITECTURE_H_
