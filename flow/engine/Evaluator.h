@@ -37,14 +37,18 @@ struct ContinuedPotential {
  */
 class Evaluator {
 public:
+    /** Room for the intermediate results of evaluations, for one thread. */
     class Workspace;
+    struct WorkspaceDeleter {
+        void operator()(Workspace* workspace) const;
+    };
+    using WorkspacePointer = std::unique_ptr<Workspace, WorkspaceDeleter>;
 
     explicit Evaluator(const FlowModel& model);
     Evaluator(const FlowModel& model, const SupportMargins& margins);
     ~Evaluator();
 
-    /** Room for the intermediate results of evaluations with this evaluator, for one thread. */
-    std::unique_ptr<Workspace> createWorkspace() const;
+    WorkspacePointer createWorkspace() const;
 
     /**
      * The true density of one molecule.
