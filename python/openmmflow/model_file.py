@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -88,18 +88,16 @@ def write(path, architecture: dict, tensors: dict[str, np.ndarray]) -> None:
     Raises what :func:`pack` raises, and OSError if the file cannot be written.
     """
     contents = pack(architecture, tensors)
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
+    path = Path(path).resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner's eyes only; a model file is an ordinary file.
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -129,8 +127,3 @@ def _checksum(document: str, tensors: dict[str, np.ndarray]) -> str:
         crc = zlib.crc32(tensors[name].tobytes(), zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""An independent evaluation of model files: plain PyTorch in double precision with autograd, for tests only.
+
+Written from the mathematics (the theory page and docs/model_format.md) and on purpose not from the engine: what the two have in
+common is the model file. It is slow and says each thing in the most direct way.
+"""
+import math
+
+import numpy as np
+import torch
+
+ACTIVATIONS = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "sin": torch.sin, "gelu": torch.nn.functional.gelu,
+               "softplus": torch.nn.functional.softplus}
+
+
+class ReferenceFlow:
+    """The density of a model: an architecture (dict) and tensors (NumPy arrays by name), as ``openmmflow.model_file`` reads them."""
+
+    def __init__(self, architecture, tensors):
+        self.architecture = architecture
+        self.tensors = {name: torch.from_numpy(np.array(tensor, dtype=np.float64)) for name, tensor in tensors.items()}
+        self.particles = architecture["numParticles"]
+
+    def log_prob(self, positions):
+        """ln p (batch,) of positions (batch, particles, 3) in nm, a float64 tensor; -inf outside of the support."""
+        return self.to_latent(positions)[1]
+
+    def log_prob_and_gradient(self, positions):
+        """ln p (batch,) and d ln p/dx (batch, particles, 3) per nm, as NumPy arrays."""
+        x = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
+        log_prob = self.log_prob(x)
+        gradient, = torch.autograd.grad(log_prob.sum(), x)
+        return log_prob.detach().numpy(), gradient.numpy()
+
+    def to_latent(self, positions):
+        """The latents (batch, coordinates) and ln p (batch,)."""
+        first, *layers = self.architecture["layers"]
+        y, log_det, circular = self._internal_coordinates(first, positions)
+        inside = torch.ones(len(y), dtype=torch.bool)
+        for index, layer in enumerate(layers, start=1):
+            if layer["type"] == "marginal":
+                y, term, within = self._marginal(f"layers.{index}", layer, y)
+                inside = inside & within
+            else:
+                y, term = self._coupling(f"layers.{index}", layer, y, circular)
+            log_det = log_det + term
+        log_prob = log_det
+        for index, entry in enumerate(self.architecture["base"]):
+            log_prob = log_prob + self._base(f"base.{index}", entry, y)
+        return y, torch.where(inside, log_prob, -math.inf)
+
+    def _internal_coordinates(self, layer, x):
+        """Bonds (nm), angles/pi and torsions in [0,1), ln|det| of the map, and which coordinates are circular."""
+        rows = layer["zMatrix"]
+        f0, = (i for i, j, _, _ in rows if j < 0)
+        first, = ((i, j) for i, j, k, _ in rows if j >= 0 and k < 0)
+        second, = ((i, j, k) for i, j, k, l in rows if k >= 0 and l < 0)
+        assert first[1] == f0 and set(second[1:]) == {f0, first[0]}
+        full = torch.tensor([row for row in rows if row[3] >= 0], dtype=torch.long).reshape(-1, 4)
+        bond_atoms = torch.tensor([first, second[:2], *full[:, :2].tolist()])
+        angle_atoms = torch.tensor([second, *full[:, :3].tolist()])
+
+        bonds = (x[:, bond_atoms[:, 0]] - x[:, bond_atoms[:, 1]]).norm(dim=-1)
+        u, v = (x[:, angle_atoms[:, side]] - x[:, angle_atoms[:, 1]] for side in (0, 2))
+        angles = torch.atan2(torch.linalg.cross(u, v).norm(dim=-1), (u * v).sum(-1))
+        b1, b2, b3 = (x[:, full[:, n + 1]] - x[:, full[:, n]] for n in range(3))
+        n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+        torsions = torch.atan2(b2.norm(dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
+
+        # Volume elements of spherical coordinates, then the normalizations.
+        log_det = -(2 * bonds[:, 2:].log() + angles[:, 1:].sin().log()).sum(-1)
+        if self.architecture["measure"] == "cartesian":
+            log_det = (log_det - 2 * bonds[:, 0].log() - 2 * bonds[:, 1].log() - angles[:, 0].sin().log()
+                       - math.log(8 * math.pi**2))
+        else:
+            log_det = log_det - bonds[:, 1].log()
+        log_det = log_det - angles.shape[1] * math.log(math.pi) - torsions.shape[1] * math.log(2 * math.pi)
+        y = torch.cat([bonds, angles / math.pi, (torsions + math.pi) / (2 * math.pi)], dim=-1)
+        circular = torch.arange(y.shape[1]) >= y.shape[1] - torsions.shape[1]
+        return y, log_det, circular
+
+    def _marginal(self, prefix, layer, y):
+        """The cumulative distribution function of each coordinate, ln of its density, and whether all lie in the support."""
+        get = lambda name: self.tensors[f"{prefix}.{name}"]
+        x = y[:, layer["coordinates"]]
+        if layer["distribution"] == "uniform":
+            lower, upper = get("lower"), get("upper")
+            value = (x - lower) / (upper - lower)
+            log_density = -(upper - lower).log().expand_as(x)
+        else:
+            normal = torch.distributions.Normal(get("mean"), get("std"), validate_args=False)
+            lower_cdf, mass = 0.0, torch.ones(())
+            if layer["distribution"] == "truncatedNormal":
+                lower_cdf = normal.cdf(get("lower"))
+                mass = normal.cdf(get("upper")) - lower_cdf
+            value = (normal.cdf(x) - lower_cdf) / mass
+            log_density = normal.log_prob(x) - mass.log()
+        inside = ((value >= 0) & (value <= 1)).all(-1)
+        y = y.clone()
+        y[:, layer["coordinates"]] = value
+        return y, log_density.sum(-1), inside
+
+    def _coupling(self, prefix, layer, y, circular):
+        conditioned_on = torch.tensor(layer["conditionedOn"], dtype=torch.long)
+        transformed = torch.tensor(layer["transformed"])
+        inputs, turns = y[:, conditioned_on], circular[conditioned_on]
+        phases = 2 * math.pi * inputs[:, turns]
+        features = torch.cat([inputs[:, ~turns], phases.cos(), phases.sin()], dim=-1)
+
+        activation = ACTIVATIONS[layer["conditioner"]["activation"]]
+        outputs = []
+        for network, widths in enumerate(layer["conditioner"]["networks"]):
+            h = features
+            for m in range(len(widths) + 1):
+                name = f"{prefix}.networks.{network}.{m}"
+                h = h @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
+                if m < len(widths):
+                    h = activation(h)
+            outputs.append(h)
+        mixture = SmoothMixture(layer["transformer"], torch.cat(outputs, dim=-1), circular[transformed])
+        x = y[:, transformed]
+        if layer["transformer"]["closedForm"] == "density":
+            value, slope = mixture(x)
+            term = slope.log().sum(-1)
+        else:
+            value, slope = mixture.inverse(x)
+            term = -slope.log().sum(-1)
+        y = y.clone()
+        y[:, transformed] = value
+        return y, term
+
+    def _base(self, prefix, entry, y):
+        z = y[:, entry["coordinates"]]
+        if entry["distribution"] == "uniform":
+            return torch.zeros(len(z), dtype=z.dtype)
+        normal = torch.distributions.Normal(self.tensors[f"{prefix}.mean"], self.tensors[f"{prefix}.std"], validate_args=False)
+        log_density = normal.log_prob(z)
+        if entry["distribution"] == "truncatedNormal":
+            one = torch.ones((), dtype=z.dtype)
+            log_density = log_density - (normal.cdf(one) - normal.cdf(0 * one)).log()
+        return log_density.sum(-1)
+
+
+class SmoothMixture:
+    """F and F' of one coupling's transformer for a batch; raw (batch, 5 D K), circular (D,)."""
+
+    def __init__(self, transformer, raw, circular):
+        components = transformer["components"]
+        w, alpha, mu, log_sigma, floor = raw.reshape(len(raw), 5, len(circular), components).unbind(1)
+        bound, m0 = transformer["logSteepnessBound"], transformer["minimumFloor"]
+        self.beta = transformer["exponent"]
+        self.circular = circular[:, None]
+        self.w = w.softmax(-1)
+        self.alpha = transformer["alphaOffset"] + transformer["alphaRange"] * alpha.sigmoid()
+        self.floor = m0 + (1 - m0) * floor.sigmoid()
+        if transformer["head"] == "free":
+            prior = (torch.arange(components, dtype=raw.dtype) + 0.5) / components
+            self.mu = torch.where(self.circular, prior + mu, (mu + prior.logit()).sigmoid())
+            self.sigma = torch.where(self.circular, bound * log_sigma.sigmoid(), bound * (log_sigma / bound).tanh()).exp()
+        else:
+            self.mu = mu.softmax(-1).cumsum(-1)
+            constant = torch.tensor(-bound, dtype=raw.dtype).sigmoid()
+            self.sigma = (bound * torch.where(self.circular, constant, log_sigma.tanh())).exp()
+
+    def __call__(self, x):
+        """F(x) and F'(x) of x (batch, D)."""
+        x = x[..., None]
+        start = self.mu - 0.5 / self.sigma
+        # Interval: the sigmoid at x, and at both ends for its normalization.
+        value, slope = self._sigmoid(self.sigma * (x - start))
+        low = self._sigmoid(-self.sigma * start)[0]
+        mass = self._sigmoid(self.sigma * (1 - start))[0] - low
+        interval = (value - low) / mass, self.sigma * slope / mass
+        # Circle: the sigmoid's argument is taken modulo one turn, and the turns are counted.
+        value, slope = self._sigmoid(self.sigma * (x - start).remainder(1.0))
+        low = self._sigmoid(self.sigma * (-start).remainder(1.0))[0]
+        circle = value - low + (x - start).floor() - (-start).floor(), self.sigma * slope
+        g, d = (torch.where(self.circular, c, i) for c, i in zip(circle, interval))
+        F = (self.w * ((1 - self.floor) * g + self.floor * x)).sum(-1)
+        F1 = (self.w * ((1 - self.floor) * d + self.floor)).sum(-1)
+        return F, F1
+
+    def inverse(self, y):
+        """The root z of F(z) = y and F'(z). Autograd sees one Newton step at the root, which has the root's derivatives."""
+        with torch.no_grad():
+            low, high = torch.zeros_like(y), torch.ones_like(y)
+            for _ in range(60):
+                middle = (low + high) / 2
+                below = self(middle)[0] < y
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            root = (low + high) / 2
+            slope = self(root)[1]
+        z = root - (self(root)[0] - y) / slope
+        return z, self(z)[1]
+
+    def _sigmoid(self, u):
+        """S(u) and S'(u) of the ramp exp(alpha(1-u^-beta)): a logistic of alpha((1-u)^-beta - u^-beta)."""
+        # This close to 0 and 1 the ramp has underflowed, and the clamp keeps the powers finite.
+        u = u.clamp(1e-3, 1 - 1e-3)
+        s = (self.alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
+        complement = (-self.alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
+        return s, s * complement * self.alpha * self.beta * ((1 - u)**(-self.beta - 1) + u**(-self.beta - 1))
