@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""Smooth normalizing flows as molecular potentials in OpenMM.
+
+>>> import openmm, openmmflow
+>>> force = openmmflow.FlowForce("alanine_dipeptide.safetensors")
+>>> force.addMolecule(range(22))
+>>> system.addForce(force)
+
+:class:`FlowForce` is an openmm.Force, :class:`FlowModel` a trained flow. Model files are described in docs/model_format.md;
+``openmmflow.model_file`` writes them from plain arrays, ``openmmflow.importers`` makes them from published checkpoints. The
+command ``openmmflow`` has demo, info, import, simulate and train.
+"""
+import importlib.metadata
+
+from ._errors import FlowModelError
+from ._plugins import load_failures, registration_message, version_mismatch, why_not_loaded, why_not_supported
+
+__version__ = importlib.metadata.version("openmmflow")
+__all__ = ["FlowForce", "FlowModel", "FlowModelError", "SupportMargins", "registration_message", "version_mismatch",
+           "why_not_supported"]
+
+# With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and
+# `openmmflow info` says why.
+if not why_not_loaded():
+    from ._flow_force import FlowForce, SupportMargins
+    from ._flow_model import FlowModel
+
+
+def __getattr__(name):
+    if name in __all__:
+        raise ImportError(f"openmmflow.{name} is not available: {why_not_loaded()}")
+    raise AttributeError(f"module 'openmmflow' has no attribute {name!r}")

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""FlowModel: a trained flow as a Python object."""
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+from openmm import unit
+
+from . import bindings
+from ._errors import FlowModelError
+from ._units import array_in
+
+
+class FlowModel:
+    """A normalizing flow of the conformations of one molecule: architecture, weights and what its density is of.
+
+    Make one with :meth:`load` (a model file) or :meth:`from_bytes`; there is no other way, and every way checks all of the
+    model. A FlowModel is an immutable value: copies are the same object, two models are equal if their bytes are, and pickles
+    hold the whole model.
+
+    Positions are arrays of shape (batch, particles, 3), or (particles, 3) for one conformation, in nm, of any real type, or a
+    Quantity of such. Molecules must be whole: not torn apart by periodic boundaries. Results are float64; for one
+    conformation they have no batch dimension. Evaluations let other Python threads run.
+
+    >>> model = FlowModel.load("alanine_dipeptide.safetensors")
+    >>> model.num_particles, model.temperature
+    (22, 300.0)
+    >>> log_prob, gradient = model.log_prob_and_gradient(positions)
+
+    Raises :class:`FlowModelError`, a ValueError, whose message says what was expected, for files that hold no valid model,
+    positions of another shape, and values that are not finite; TypeError for things that are no positions at all.
+    """
+
+    __slots__ = ("_handle", "_architecture")
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("a FlowModel is made by FlowModel.load(path) or FlowModel.from_bytes(contents); "
+                        "openmmflow.model_file.pack(architecture, tensors) makes such contents from plain arrays")
+
+    # Making and storing
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> FlowModel:
+        """Read a model file (docs/model_format.md). Raises FlowModelError if there is none or it is not valid."""
+        return cls._of(bindings.FlowModel.load(os.fsencode(path)))
+
+    @classmethod
+    def from_bytes(cls, contents: bytes) -> FlowModel:
+        """The model of a model file's contents. Raises FlowModelError if they are not valid."""
+        if not isinstance(contents, (bytes, bytearray, memoryview)):
+            raise TypeError(f"expected the contents of a model file as bytes, got {type(contents).__name__}; "
+                            "FlowModel.load reads files")
+        return cls._of(bindings.FlowModel.fromBytes(bytes(contents)))
+
+    @classmethod
+    def _of(cls, handle: bindings.FlowModel) -> FlowModel:
+        model = cls.__new__(cls)
+        model._handle = handle
+        model._architecture = None
+        return model
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a model file. It appears complete or not at all. Raises FlowModelError if it cannot be written."""
+        self._handle.save(os.fsencode(path))
+
+    def to_bytes(self) -> bytes:
+        """The contents of a model file. Weights keep their stored type."""
+        return self._handle.toBytes()
+
+    # What it is
+
+    @property
+    def num_particles(self) -> int:
+        """Number of particles of the molecule."""
+        return self._handle.getNumParticles()
+
+    @property
+    def num_coordinates(self) -> int:
+        """Number of internal coordinates and latents: 3*num_particles - 6."""
+        return self._handle.getNumCoordinates()
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained weights: all weights and biases of conditioners."""
+        return self._handle.getNumParameters()
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the training data, K."""
+        return self._handle.getTemperature()
+
+    @property
+    def measure(self) -> str:
+        """What ln p is a density in: "cartesian" (what dynamics samples) or "frame" (bgflow's convention)."""
+        return self._json["measure"]
+
+    @property
+    def bonds(self) -> list[tuple[int, int]]:
+        """The bond graph: pairs of particles."""
+        return [tuple(bond) for bond in self._json["bonds"]]
+
+    @property
+    def constraints(self) -> list[tuple[int, int, float]]:
+        """Constraints of the training data: (particle, particle, distance in nm)."""
+        return [tuple(constraint) for constraint in self._json["constraints"]]
+
+    @property
+    def data(self) -> dict:
+        """What is known about the training data; free-form, with forceField, environment and method where they were given."""
+        return json.loads(json.dumps(self._json.get("data", {})))
+
+    @property
+    def architecture(self) -> dict:
+        """The architecture, as docs/model_format.md describes it; a copy."""
+        return json.loads(self._handle.getArchitectureJson())
+
+    @property
+    def checksum(self) -> str:
+        """CRC-32 of architecture and weights: eight hexadecimal digits, as in the file."""
+        return self._handle.getChecksum()
+
+    def has_same_architecture(self, other: FlowModel) -> bool:
+        """Whether the weights of one can replace those of the other in a Context: equal but for weights, temperature, data."""
+        return self._handle.hasSameArchitecture(other._handle)
+
+    @property
+    def _json(self) -> dict:
+        if self._architecture is None:
+            self._architecture = self.architecture
+        return self._architecture
+
+    # Evaluation
+
+    def log_prob(self, positions) -> np.ndarray:
+        """ln p: the logarithm of a density per nm³ of the molecule's origin; -inf outside of the support.
+
+        Parameters
+        ----------
+        positions : (batch, particles, 3) or (particles, 3), nm
+
+        Returns
+        -------
+        (batch,), or a number
+        """
+        positions, batch = self._positions(positions)
+        log_prob = np.empty(len(positions))
+        self._handle.logProb(_address(positions), len(positions), _address(log_prob))
+        return log_prob.reshape(batch)[()]
+
+    def log_prob_and_gradient(self, positions) -> tuple[np.ndarray, np.ndarray]:
+        """ln p and its gradient; where ln p is -inf, the gradient is NaN.
+
+        Parameters
+        ----------
+        positions : (batch, particles, 3) or (particles, 3), nm
+
+        Returns
+        -------
+        ln p : (batch,), or a number
+        d ln p/dx : of the shape of the positions, per nm
+        """
+        positions, batch = self._positions(positions)
+        log_prob = np.empty(len(positions))
+        gradient = np.empty_like(positions)
+        self._handle.logProbAndGradient(_address(positions), len(positions), _address(log_prob), _address(gradient))
+        return log_prob.reshape(batch)[()], gradient.reshape(*batch, self.num_particles, 3)
+
+    def to_latent(self, positions, log_prob: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The latents z of positions; NaN outside of the support.
+
+        Parameters
+        ----------
+        positions : (batch, particles, 3) or (particles, 3), nm
+        log_prob : whether to return ln p, too
+
+        Returns
+        -------
+        z : (batch, num_coordinates), or (num_coordinates,)
+        ln p : only with log_prob; (batch,), or a number
+        """
+        positions, batch = self._positions(positions)
+        latent = np.empty((len(positions), self.num_coordinates))
+        density = np.empty(len(positions)) if log_prob else None
+        self._handle.toLatent(_address(positions), len(positions), _address(latent), _address(density))
+        latent = latent.reshape(*batch, self.num_coordinates)
+        return (latent, density.reshape(batch)[()]) if log_prob else latent
+
+    def _positions(self, positions) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Positions as (count, particles, 3) in nm, and the shape of the batch: (count,) or ()."""
+        array = array_in(positions, unit.nanometer, "positions")
+        shape = (self.num_particles, 3)
+        if array.ndim not in (2, 3) or array.shape[-2:] != shape:
+            raise FlowModelError(f"positions have shape {array.shape}, expected (batch, {shape[0]}, 3) or {shape}: "
+                                 f"the model is of a molecule of {shape[0]} particles")
+        if not np.isfinite(array).all():
+            first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise FlowModelError(f"positions must be finite, but positions[{', '.join(map(str, first))}] is {array[first]}")
+        return array.reshape(-1, *shape), array.shape[:-2]
+
+    # Being a value
+
+    def __repr__(self) -> str:
+        return (f"<openmmflow.FlowModel of {self.num_particles} particles at {self.temperature:g} K: "
+                f"{len(self._json['layers'])} layers, {self.num_parameters:,} parameters, measure {self.measure!r}, "
+                f"checksum {self.checksum}>")
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, FlowModel):
+            return NotImplemented
+        return self.checksum == other.checksum and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.checksum)
+
+    def __copy__(self) -> FlowModel:
+        return self
+
+    def __deepcopy__(self, memo) -> FlowModel:
+        return self
+
+    def __reduce__(self):
+        return FlowModel.from_bytes, (self.to_bytes(),)
+
+
+FlowModel.__module__ = "openmmflow"
+
+
+def _address(array: np.ndarray | None) -> int:
+    """Address of the first element of a C-contiguous float64 array; 0 for None."""
+    return 0 if array is None else array.ctypes.data
