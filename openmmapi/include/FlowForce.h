@@ -35,8 +35,8 @@ namespace OpenMMFlow {
  * if it has virtual sites, massless particles or Drude particles. Masses matter otherwise only to dynamics: hydrogen mass
  * repartitioning is fine.
  *
- * Where OpenMM puts a FlowForce into another force (CustomCVForce, ATMForce), it makes an inner System of particles without
- * constraints or virtual sites. There, these two checks cannot be made.
+ * Where a FlowForce is put into another force (CustomCVForce, ATMForce), OpenMM evaluates it in an inner System of particles
+ * without constraints. There, constraints cannot be checked.
  */
 class FlowForce : public OpenMM::Force {
 public:

@@ -15,14 +15,17 @@ extern "C" const char* openmmflowRegistrationMessage();
 
 namespace OpenMMFlow {
 
-/** The version of OpenMM that this library was built for, for example "8.6.1". Its minor version must be the running one. */
-std::string builtForOpenMMVersion();
-
-/** Empty if this library works with the OpenMM that is running, otherwise the reason why not and what to do. */
+/**
+ * Empty if this library works with the OpenMM that is running, that is, was built for its minor version; otherwise the reason why
+ * not and what to do.
+ */
 std::string versionMismatch();
 
 /** Empty if FlowForce runs on a platform, otherwise the reason why not and what to do. */
 std::string whyNotSupported(const std::string& platformName);
+
+/** OpenMMException with the reason and what to do if FlowForce runs on none of the platforms of this process. */
+void requireAnyPlatform();
 
 /**
  * Register a factory for the kernel of FlowForce: what each plugin library calls in registerKernelFactories(). It never throws,
