@@ -118,62 +118,89 @@ class BasinFreeEnergy:
     """Populations of two states."""
 
     population: float
-    """Of the first state."""
+    """Of the basin."""
     free_energy: float
-    """Of the first state less that of the second, k_BT: -ln(p/(1-p))."""
+    """Of the basin less that of everything else, k_BT: -ln(p/(1-p))."""
     error: float
-    """Standard error of ``free_energy``, k_BT."""
+    """Standard error of ``free_energy``, k_BT, by block bootstrap."""
     effective_samples: float
     """Kish's effective sample size, (Σw)²/Σw²: the number of frames if no weights are given."""
 
 
-def basin_free_energy(in_basin, *, log_weights=None, block: int = 1000, resamples: int = 1000, seed: int = 0) -> BasinFreeEnergy:
-    """Free energy of being in a basin, with its error from a moving-block bootstrap.
+def basin_free_energy(in_basin, log_weights=None, *, block: int = 1000) -> BasinFreeEnergy:
+    """Free energy of being in a basin.
 
     Parameters
     ----------
-    in_basin : bool, (frames,) in order of time, or a list of such arrays, one for each independent trajectory.
-    log_weights : as ``in_basin``, logarithms of the frames' weights up to a constant, to reweight to another density.
-    block : length in frames of the blocks that are resampled: longer than the correlation time.
+    in_basin : list of bool arrays (frames,) in order of time, one for each independent trajectory.
+    log_weights : list of arrays likewise, logarithms of the frames' weights up to a constant, to reweight to another density.
+    block : length in frames of the blocks that are resampled for the error: longer than the correlation time.
 
     Raises ValueError when either state was never visited.
     """
-    if isinstance(in_basin, np.ndarray) and in_basin.dtype != object:
-        in_basin = [in_basin]
-        log_weights = None if log_weights is None else [log_weights]
-    states = [np.asarray(s, dtype=bool) for s in in_basin]
-    if log_weights is None:
-        log_weights = [np.zeros(len(s)) for s in states]
-    log_weights = [np.asarray(w, dtype=float) for w in log_weights]
-    if [w.shape for w in log_weights] != [s.shape for s in states]:
-        raise ValueError("log_weights must have the shapes of in_basin")
-    largest = max(w.max() for w in log_weights)
-    weights = [np.exp(w - largest) for w in log_weights]
-    if not all(0 < sum(float(w[s == value].sum()) for s, w in zip(states, weights)) for value in (False, True)):
-        raise ValueError("a free energy difference needs frames in both basins")
+    weights = _weights(in_basin, log_weights)
+    columns = [np.stack([w * s, w * ~s], axis=1) for s, w in zip(in_basin, weights)]
+    inside, outside = np.concatenate(columns).sum(axis=0)
+    if not (inside > 0 and outside > 0):
+        raise ValueError("a free energy difference needs frames in the basin and outside of it")
+    samples = block_bootstrap(columns, lambda sums: np.log(sums[1] / sums[0]), block=block)
+    every = np.concatenate(weights)
+    return BasinFreeEnergy(population=float(inside / (inside + outside)), free_energy=float(np.log(outside / inside)),
+                           error=float(samples.std()), effective_samples=effective_samples(every))
 
-    # Cumulative sums make the sum over any block two look-ups.
-    sums = []
-    for s, w in zip(states, weights):
-        length = min(block, len(s))
-        inside = np.concatenate([[0.0], np.cumsum(w * s)])
-        outside = np.concatenate([[0.0], np.cumsum(w * ~s)])
-        sums.append((inside[length:] - inside[:-length], outside[length:] - outside[:-length], max(1, round(len(s) / length))))
+
+def basin_shift(in_basin, log_weights, *, block: int = 1000) -> tuple[float, float]:
+    """By how much reweighting changes the free energy of a basin, k_BT, and the standard error of that.
+
+    Arguments as for :func:`basin_free_energy`. Both free energies come from the same frames, so what their number in the basin
+    is uncertain by cancels.
+    """
+    weights = _weights(in_basin, log_weights)
+    columns = [np.stack([w * s, w * ~s, s, ~s], axis=1) for s, w in zip(in_basin, weights)]
+
+    def shift(sums):
+        return np.log(sums[1] / sums[0]) - np.log(sums[3] / sums[2])
+
+    samples = block_bootstrap(columns, shift, block=block)
+    return float(shift(np.concatenate(columns).sum(axis=0))), float(samples.std())
+
+
+def block_bootstrap(columns, statistic, *, block: int, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Samples (resamples,) of a statistic of sums over frames, from blocks of consecutive frames drawn with replacement.
+
+    Parameters
+    ----------
+    columns : list of arrays (frames, quantities), one for each independent trajectory.
+    statistic : from the sums over all frames, (quantities,), to a number. Resamples where it is not finite are left out.
+    block : length of the blocks in frames; a shorter trajectory is one block.
+    """
     random = np.random.default_rng(seed)
-    samples = []
-    for _ in range(resamples):
-        inside = outside = 0.0
-        for block_inside, block_outside, count in sums:
-            chosen = random.integers(len(block_inside), size=count)
-            inside += block_inside[chosen].sum()
-            outside += block_outside[chosen].sum()
-        if inside > 0 and outside > 0:
-            samples.append(np.log(outside / inside))
-    inside = sum(float(w[s].sum()) for s, w in zip(states, weights))
-    outside = sum(float(w[~s].sum()) for s, w in zip(states, weights))
-    total, squares = inside + outside, sum(float(w @ w) for w in weights)
-    return BasinFreeEnergy(population=inside / total, free_energy=float(np.log(outside / inside)),
-                           error=float(np.std(samples)), effective_samples=total * total / squares)
+    totals = np.zeros((resamples, columns[0].shape[1]))
+    for values in columns:
+        length = min(block, len(values))
+        cumulative = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=float)])
+        sums = cumulative[length:] - cumulative[:-length]    # of every block, by its first frame
+        count = max(1, round(len(values) / length))
+        totals += sums[random.integers(len(sums), size=(resamples, count))].sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        samples = np.array([statistic(sums) for sums in totals])
+    return samples[np.isfinite(samples)]
+
+
+def effective_samples(weights) -> float:
+    """Kish's effective sample size of weights (frames,): (Σw)²/Σw²."""
+    weights = np.asarray(weights)
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
+def _weights(in_basin, log_weights):
+    """Weights of each trajectory, the largest of all being 1."""
+    if log_weights is None:
+        return [np.ones(len(states)) for states in in_basin]
+    if [np.shape(w) for w in log_weights] != [np.shape(s) for s in in_basin]:
+        raise ValueError("log_weights must have the shapes of in_basin")
+    largest = max(np.max(w) for w in log_weights)
+    return [np.exp(np.asarray(w) - largest) for w in log_weights]
 
 
 # --- The model against its data ----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 """Dynamics of one molecule in the potential of a model: ``openmmflow simulate``."""
 from __future__ import annotations
 
-import hashlib
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from . import analysis, plots
-from .flow_force import FlowForce
-from .flow_model import FlowModel
-from .stored_run import Settings, SimulationError, StoredRun
+from . import FlowForce, FlowModel, analysis, plots
+from .hashes import sha256
+from .stored_run import ENERGIES, Settings, SimulationError, StoredRun
+from .trajectory import read_energies
 
 EQUILIBRATION_FRICTION = 10.0
 """1/ps: relaxes every degree of freedom of a small molecule within a picosecond."""
@@ -68,7 +67,7 @@ def flow_molecule(model_path, pdb_path, *, scale: float = 1.0) -> Molecule:
             raise SimulationError(f"{pdb_path}: atom {atom.index + 1} ({atom.name}) has no element, so its mass is unknown; "
                                   "fill the element column (77-78)")
         system.addParticle(atom.element.mass)
-    for first, second, distance in model.architecture["constraints"]:
+    for first, second, distance in model.constraints:
         system.addConstraint(first, second, distance)
     force = FlowForce(model)
     force.setDefaultScale(scale)
@@ -78,14 +77,9 @@ def flow_molecule(model_path, pdb_path, *, scale: float = 1.0) -> Molecule:
         "structure": Path(pdb_path).name, "structureSha256": sha256(pdb_path)})
 
 
-def sha256(path) -> str:
-    """Of the contents of a file, hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def bonds_disagree(model: FlowModel, topology: app.Topology) -> str:
     """Empty if the bonds that a topology knows are bonds of the model, otherwise what disagrees: a sign of another atom order."""
-    known = {frozenset(pair) for pair in model.architecture["bonds"]}
+    known = {frozenset(pair) for pair in model.bonds}
     names = [f"{atom.residue.name}:{atom.name}" for atom in topology.atoms()]
     strange = [f"{names[a.index]}-{names[b.index]}" for a, b in topology.bonds() if frozenset((a.index, b.index)) not in known]
     return f"the structure has {len(strange)} bonds that the model has not, {strange[0]} for one" if strange else ""
@@ -165,9 +159,7 @@ def plot(run: StoredRun):
 
 def summary(run_directory, system: openmm.System, settings: Settings) -> str:
     """Mean temperature and energies of a run, and how well it conserves its energy, in a few lines."""
-    from .trajectory import read_energies
-
-    energies = read_energies(Path(run_directory) / "energies.csv")
+    energies = read_energies(Path(run_directory) / ENERGIES)
     lines = [f"{len(energies.step)} samples: temperature {energies.temperature.mean():.1f} K, "
              f"potential energy {energies.potential.mean():.3f} kJ/mol, kinetic energy {energies.kinetic.mean():.3f} kJ/mol"]
     if settings.ensemble == "nve" and len(energies.time) >= 3:

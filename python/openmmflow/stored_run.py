@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Dynamics that lives in a folder: it stops at any time and goes on as if it had not.
 
-The folder holds ``settings.json`` (what is simulated and how), ``topology.pdb``, ``trajectory.dcd``, ``energies.csv`` and
+The folder holds ``settings.json`` (what is simulated and how), ``trajectory.dcd``, ``energies.csv`` and
 ``checkpoint.bin``, OpenMM's checkpoint with the state of the random number generator. A run goes on from its checkpoint; what
 the other two files hold beyond it is cut off first, so no frame is there twice.
 """
@@ -23,6 +23,8 @@ from tqdm import tqdm
 from . import atomic, trajectory
 
 ENSEMBLES = ("nvt", "nve")
+
+SETTINGS, CHECKPOINT, TRAJECTORY, ENERGIES = "settings.json", "checkpoint.bin", "trajectory.dcd", "energies.csv"
 
 
 class SimulationError(RuntimeError):
@@ -88,6 +90,15 @@ class Settings:
         return platform, {"Precision": self.precision}
 
 
+def discard(directory):
+    """Delete the files of a run from its folder, if it holds one, and nothing else."""
+    directory = Path(directory)
+    if (directory / SETTINGS).exists():
+        # The settings go last: until then a folder that was half emptied is still known as one of a run.
+        for name in (CHECKPOINT, TRAJECTORY, ENERGIES, SETTINGS):
+            (directory / name).unlink(missing_ok=True)
+
+
 def maxwell_velocities(system: openmm.System, temperature: float, random: np.random.Generator) -> np.ndarray:
     """Velocities (particles, 3) in nm/ps from the Maxwell-Boltzmann distribution at ``temperature`` (K), without constraints."""
     masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])
@@ -117,10 +128,10 @@ class StoredRun:
         self.topology = topology
         self.system = system
         self.settings = settings
-        self.energies_path = self.directory / "energies.csv"
-        self.trajectory_path = self.directory / "trajectory.dcd"
-        self._settings_path = self.directory / "settings.json"
-        self._checkpoint_path = self.directory / "checkpoint.bin"
+        self.energies_path = self.directory / ENERGIES
+        self.trajectory_path = self.directory / TRAJECTORY
+        self._settings_path = self.directory / SETTINGS
+        self._checkpoint_path = self.directory / CHECKPOINT
         identity = {
             "description": description, "settings": asdict(settings), "openmm": openmm.version.version,
             "system": hashlib.sha256(openmm.XmlSerializer.serialize(system).encode()).hexdigest()}
@@ -208,7 +219,7 @@ class StoredRun:
             return
         present = [path.name for path in (self._checkpoint_path, self.trajectory_path, self.energies_path) if path.exists()]
         if present:
-            raise SimulationError(f"{self.directory} holds {', '.join(present)} but no settings.json; use another folder")
+            raise SimulationError(f"{self.directory} holds {', '.join(present)} but no {SETTINGS}; use another folder")
 
     def _begin(self, positions, velocities):
         context = self.simulation.context

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""The command ``openmmflow``."""
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C stopped, as shells have it."""
+
+
+def main(arguments=None) -> int:
+    """Run one command; the exit status: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("openmmflow: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing may be written any more, at exit neither.
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if options.traceback:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"openmmflow: error: {message}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    formats = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    parser = argparse.ArgumentParser(
+        prog="openmmflow", description="Trained normalizing flows as potentials for molecular dynamics with OpenMM.")
+    parser.add_argument("--version", action="version", version=f"openmmflow {version('openmmflow')}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", **formats, help="run alanine dipeptide in the shipped model, next to its force field",
+                               description="Molecular dynamics of alanine dipeptide in the shipped model and in amber99sbildn + OBC: "
+                                           "NVT, then NVE; prints a table, writes ramachandran.png and energy_conservation.png.")
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for plots and trajectories")
+    demo.add_argument("--model", type=Path, default=argparse.SUPPRESS, help="another model of the molecule than the shipped one")
+    demo.add_argument("--nvt-steps", type=_count, default=60_000, help="of 1 fs")
+    demo.add_argument("--nve-steps", type=_count, default=20_000, help="of 1 fs")
+    demo.add_argument("--seed", type=_count, default=1, help="of everything random")
+    demo.add_argument("--platform", default="Reference", help="OpenMM platform")
+    _add_quiet(demo)
+    demo.set_defaults(run=_demo)
+
+    info = commands.add_parser("info", **formats, help="show what is installed and what a model file holds")
+    info.add_argument("model", nargs="?", type=Path, help="a model file; without one, the installation is described")
+    info.add_argument("--platforms", action="store_true", help="show on which of OpenMM's platforms FlowForce runs")
+    info.set_defaults(run=_info)
+
+    importer = commands.add_parser("import", **formats, help="turn a bgflow checkpoint into a model file")
+    importer.add_argument("checkpoint", type=Path, help="a PyTorch Lightning checkpoint, or a state_dict")
+    importer.add_argument("--spec", type=Path, required=True, help="JSON file that says what the checkpoint does not (docs/usage.md)")
+    importer.add_argument("-o", "--output", type=Path, required=True, help="the model file to write")
+    importer.set_defaults(run=_import)
+
+    simulate = commands.add_parser(
+        "simulate", **formats, help="run dynamics of one molecule in the potential of a model",
+        description="Run dynamics and write trajectory.dcd, energies.csv, checkpoint.bin and plots. When the folder holds a run "
+                    "with the same settings, it goes on where that one stopped; with more --steps, a finished run is prolonged.")
+    simulate.add_argument("model", type=Path, help="the model file")
+    simulate.add_argument("--pdb", type=Path, required=True, help="the molecule, its atoms in the model's order")
+    simulate.add_argument("--ensemble", choices=("nvt", "nve"), default="nvt", help="constant temperature (LangevinMiddle) or energy (Verlet)")
+    simulate.add_argument("--steps", type=_count, required=True, help="of the run in all, what the folder holds included")
+    simulate.add_argument("--platform", default="Reference", help="OpenMM platform")
+    simulate.add_argument("--precision", choices=("single", "mixed", "double"), default=None, help="on platforms that have the choice")
+    simulate.add_argument("-o", "--output", type=Path, required=True, help="the folder of the run")
+    simulate.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="in fs")
+    simulate.add_argument("--temperature", type=_positive, default=None, metavar="K",
+                          help="of the thermostat and of the first velocities, in K; None: the temperature of the model")
+    simulate.add_argument("--friction", type=_not_negative, default=1.0, metavar="1/PS", help="of the thermostat, in 1/ps")
+    simulate.add_argument("--scale", type=float, default=1.0, metavar="LAMBDA", help="factor of the potential")
+    simulate.add_argument("--seed", type=_count, default=1, help="of everything random")
+    simulate.add_argument("--equilibration-steps", type=int, default=5000, metavar="N",
+                          help="of 1 fs, Langevin dynamics with strong friction between the minimization and the run")
+    simulate.add_argument("--report-interval", type=_count, default=100, metavar="STEPS", help="between lines of energies.csv")
+    simulate.add_argument("--trajectory-interval", type=_count, default=1000, metavar="STEPS", help="between frames of trajectory.dcd")
+    simulate.add_argument("--overwrite", action="store_true", help="discard the run that the folder holds")
+    _add_quiet(simulate)
+    simulate.set_defaults(run=_simulate)
+
+    dataset = commands.add_parser("dataset", **formats, help="make training data of alanine dipeptide by replica exchange",
+                                  description="Make, or go on with, the kind of data that the shipped model was trained on.")
+    dataset.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file; an existing one is continued")
+    dataset.add_argument("--frames", type=_count, default=50_000, help="of the file in all")
+    dataset.add_argument("--seed", type=_count, default=1, help="of everything random")
+    _add_quiet(dataset)
+    dataset.set_defaults(run=_dataset)
+
+    train = commands.add_parser("train", add_help=False, help="train a model (needs the package openmmflow_training)")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _add_quiet(parser):
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+# The commands import what they need when they run: `openmmflow --help` answers at once, and `openmmflow info` also where
+# OpenMM and the plugin do not fit together.
+
+def _demo(options) -> int:
+    from .demo import demo, table
+    from .simulate import InterruptFlag
+
+    with InterruptFlag() as stop:
+        results = demo(options.output, model=getattr(options, "model", None), nvt_steps=options.nvt_steps,
+                       nve_steps=options.nve_steps, seed=options.seed, platform=options.platform,
+                       progress=not options.quiet, stop=stop)
+    if results is None:
+        print("openmmflow: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\nalanine dipeptide, {options.nvt_steps / 1000:g} ps NVT at 300 K and {options.nve_steps / 1000:g} ps NVE, "
+          f"1 fs steps, platform {options.platform}\n")
+    print(table(results))
+    print(f"\nplots: {options.output / 'ramachandran.png'}, {options.output / 'energy_conservation.png'}")
+    return 0
+
+
+def _info(options) -> int:
+    from . import info
+
+    parts = []
+    if options.model is not None:
+        parts.append(info.describe_model(options.model))
+    if options.model is None:
+        parts.append(info.describe_installation())
+    if options.platforms or options.model is None:
+        parts.append(info.describe_platforms())
+    print("\n\n".join(parts))
+    return 0
+
+
+def _import(options) -> int:
+    from .importers.bgflow import import_checkpoint
+    from .info import describe_model
+
+    import_checkpoint(options.checkpoint, options.spec, options.output)
+    print(describe_model(options.output))
+    return 0
+
+
+def _simulate(options) -> int:
+    from . import FlowModel
+    from .simulate import InterruptFlag, bonds_disagree, flow_molecule, simulate, summary
+    from .stored_run import Settings, discard
+
+    model = FlowModel.load(options.model)
+    molecule = flow_molecule(options.model, options.pdb, scale=options.scale)
+    settings = Settings(
+        ensemble=options.ensemble, step_size=options.step_size, temperature=options.temperature or model.temperature,
+        friction=options.friction, seed=options.seed, report_interval=options.report_interval,
+        trajectory_interval=options.trajectory_interval, platform=options.platform, precision=options.precision)
+    disagreement = bonds_disagree(model, molecule.topology)
+    if disagreement:
+        print(f"openmmflow: warning: {disagreement}. Are the atoms in the model's order?", file=sys.stderr)
+    if options.overwrite:
+        discard(options.output)
+    with InterruptFlag() as stop:
+        complete = simulate(options.output, molecule, settings, options.steps, equilibration_steps=options.equilibration_steps,
+                            progress=not options.quiet, stop=stop, label=options.ensemble.upper())
+    if not complete:
+        print(f"openmmflow: interrupted; the same command goes on with the run in {options.output}", file=sys.stderr)
+        return INTERRUPTED
+    if options.steps >= options.report_interval:
+        print(summary(options.output, molecule.system, settings))
+    return 0
+
+
+def _dataset(options) -> int:
+    from .dataset import make_alanine_dipeptide_dataset
+
+    make_alanine_dipeptide_dataset(options.output, frames=options.frames, seed=options.seed, progress=not options.quiet)
+    return 0
+
+
+def _train(options) -> int:
+    try:
+        from openmmflow_training.command_line import main as train
+    except ModuleNotFoundError as error:
+        if error.name != "openmmflow_training":
+            raise
+        raise RuntimeError("training needs the package openmmflow_training, which is not installed; "
+                           "in a checkout: ./dev setup training") from None
+    return train(options.rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""What is installed, where FlowForce runs, and what a model file holds: ``openmmflow info``."""
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import openmm
+
+import openmmflow
+
+from .hashes import sha256
+
+
+def describe_installation() -> str:
+    """Versions, and what became of the plugin in the OpenMM that is running."""
+    lines = [f"openmmflow {openmmflow.__version__}, OpenMM {openmm.Platform.getOpenMMVersion()}"]
+    mismatch = openmmflow.version_mismatch()
+    if mismatch:
+        lines.append(mismatch)
+    lines += openmmflow.registration_message().splitlines()
+    return "\n".join(lines)
+
+
+def describe_platforms() -> str:
+    """One line for each of OpenMM's platforms: whether FlowForce runs there, and if not, why. Then the plugins that did not load."""
+    lines = []
+    for index in range(openmm.Platform.getNumPlatforms()):
+        name = openmm.Platform.getPlatform(index).getName()
+        reason = openmmflow.why_not_supported(name)
+        lines.append(f"  {name:<10} {'no: ' + reason if reason else 'yes'}")
+    lines.insert(0, "FlowForce runs on")
+    failures = list(openmm.Platform.getPluginLoadFailures())
+    if failures:
+        lines += ["OpenMM plugins that did not load", *(f"  {failure.strip()}" for failure in failures)]
+    return "\n".join(lines)
+
+
+def describe_model(path) -> str:
+    """What a model file holds. Raises FlowModelError when it is not a valid one."""
+    model = openmmflow.FlowModel.load(path)
+    architecture = model.architecture
+    data = model.data
+    rows = [
+        ("file", f"{path} ({Path(path).stat().st_size:,} bytes)"),
+        ("SHA-256", sha256(path)),
+        ("checksum", model.checksum),
+        ("format version", architecture["version"]),
+        ("particles", f"{model.num_particles} ({model.num_coordinates} internal coordinates, {len(model.bonds)} bonds)"),
+        ("temperature", f"{model.temperature:g} K"),
+        ("measure", model.measure),
+        ("constraints", _constraints(model.constraints)),
+        ("force field", _text(data.get("forceField"))),
+        ("environment", _text(data.get("environment"))),
+        ("method", _text(data.get("method"))),
+        ("parameters", f"{model.num_parameters:,}"),
+        ("layers", _layers(architecture["layers"])),
+        ("base density", ", ".join(f"{entry['distribution']} ({len(entry['coordinates'])})" for entry in architecture["base"])),
+    ]
+    rows += [(key, _text(value)) for key, value in data.items() if key not in ("forceField", "environment", "method")]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _text(value) -> str:
+    if value is None:
+        return "not recorded"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _constraints(constraints) -> str:
+    if not constraints:
+        return "none"
+    distances = [distance for _, _, distance in constraints]
+    return f"{len(constraints)} distances, {min(distances):.4f} to {max(distances):.4f} nm"
+
+
+def _layers(layers) -> str:
+    """For example "internalCoordinates, 2 marginal, 8 coupling (smoothMixture)"."""
+    counts = Counter(layer["type"] + (f" ({layer['transformer']['type']})" if "transformer" in layer else "") for layer in layers)
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
