@@ -1,80 +1,214 @@
 // SPDX-License-Identifier: MIT
 #include "engine/Coupling.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 using namespace OpenMMFlow;
 using namespace std;
 
-static const double TWO_PI = 6.283185307179586476925;
+namespace {
 
-static vector<Domain> domainsOf(const vector<int>& coordinates, const vector<Domain>& domains) {
-    vector<Domain> selected;
-    for (int i : coordinates)
-        selected.push_back(domains[i]);
-    return selected;
+/** Offsets for arrays in the arena, each at a cache line and followed by a whole vector of slack, which padded loads and stores may touch. */
+template <class Real>
+class ArenaLayout {
+public:
+    size_t add(size_t size) {
+        const size_t line = AlignedArray<Real>::ALIGNMENT/sizeof(Real);
+        size_t offset = end;
+        end += (size+line-1)/line*line+line;
+        return offset;
+    }
+    size_t size() const {
+        return end;
+    }
+
+private:
+    size_t end = 0;
+};
+
+} // namespace
+
+template <class Real>
+int Coupling<Real>::blockSize() {
+    return 2*selectCouplingKernels<Real>().vectorLength;
 }
 
-Coupling::Coupling(const CouplingLayer& layer, const vector<Domain>& domains) :
-        transformed(layer.transformed), transformer(layer.transformer, domainsOf(layer.transformed, domains)) {
+template <class Real>
+Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domains) :
+        kernels(selectCouplingKernels<Real>()), transformer(layer.transformer), activation(layer.conditioner.activation) {
     for (int i : layer.conditionedOn)
-        (domains[i] == Domain::Circle ? circular : plain).push_back(i);
-    for (const vector<DenseLayer>& network : layer.conditioner.networks)
-        networks.emplace_back(network, layer.conditioner.activation);
+        (domains[i] == Domain::Circle ? circularFeatures : plain).push_back(i);
+    // Intervals first, then circles; order[d] is the place of d in the file.
+    const int D = static_cast<int>(layer.transformed.size()), K = transformer.components;
+    vector<int> order;
+    for (Domain domain : {Domain::Interval, Domain::Circle})
+        for (int d = 0; d < D; d++)
+            if (domains[layer.transformed[d]] == domain)
+                order.push_back(d);
+    for (int d : order)
+        transformed.push_back(layer.transformed[d]);
+    numCircles = static_cast<int>(count_if(transformed.begin(), transformed.end(),
+            [&](int i) { return domains[i] == Domain::Circle; }));
+    numIntervals = D-numCircles;
+
+    // A network owns whole blocks p of the raw parameters (5, D, K) of the file; its rows become (K, blocks, D) here, so that rows of
+    // one block and component are contiguous along D.
+    rawRows.resize(5*K);
+    const int blockLength = D*K;
+    int first = 0;
+    for (const vector<DenseLayer>& network : layer.conditioner.networks) {
+        const int numOutputs = static_cast<int>(network.back().bias.values.size());
+        const int firstBlock = first/blockLength, numBlocks = numOutputs/blockLength;
+        vector<int> outputRows(numOutputs);
+        for (int k = 0; k < K; k++)
+            for (int p = 0; p < numBlocks; p++) {
+                const int row = (k*numBlocks+p)*D;
+                rawRows[5*k+firstBlock+p] = first+row;
+                for (int d = 0; d < D; d++)
+                    outputRows[row+d] = p*blockLength+order[d]*K+k;
+            }
+        packNetwork(network, first, outputRows);
+        first += numOutputs;
+    }
+    rawOrder.resize(5*K);
+    iota(rawOrder.begin(), rawOrder.end(), 0);
+    sort(rawOrder.begin(), rawOrder.end(), [&](int a, int b) { return rawRows[a] < rawRows[b]; });
+    single = layOut(1);
+    block = layOut(blockSize());
 }
 
-Coupling::State Coupling::createState() const {
-    State state;
-    state.features.resize(plain.size()+2*circular.size());
-    state.featureGradient.resize(state.features.size());
-    state.raw.resize(transformer.getNumRawParameters());
-    state.rawGradient.resize(state.raw.size());
-    state.input.resize(transformed.size());
-    state.output.resize(transformed.size());
-    for (const DenseNetwork& network : networks)
-        state.networks.push_back(network.createState());
-    state.transformer = transformer.createState();
-    return state;
+/** @param values  (rows, columns) */
+template <class Real>
+PackedMatrix<Real> Coupling<Real>::pack(int rows, int columns, const vector<double>& values) {
+    const int L = kernels.vectorLength;
+    const int paddedColumns = (columns+L-1)/L*L;
+    AlignedArray<Real> packed(static_cast<size_t>(rows)*paddedColumns);
+    Real* next = packed.data();
+    for (int tile = 0; tile < paddedColumns; tile += 4*L) {
+        const int width = min(4*L, paddedColumns-tile);
+        for (int row = 0; row < rows; row++)
+            for (int column = tile; column < tile+width; column++)
+                *next++ = static_cast<Real>(column < columns ? values[static_cast<size_t>(row)*columns+column] : 0.0);
+    }
+    weights.push_back(move(packed));
+    return {rows, columns, weights.back().data()};
 }
 
-double Coupling::forward(double* coordinates, State& state) const {
-    const size_t numPlain = plain.size(), numCircular = circular.size();
-    for (size_t i = 0; i < numPlain; i++)
-        state.features[i] = coordinates[plain[i]];
-    for (size_t i = 0; i < numCircular; i++) {
-        double angle = TWO_PI*coordinates[circular[i]];
-        state.features[numPlain+i] = cos(angle);
-        state.features[numPlain+numCircular+i] = sin(angle);
+/** @param outputRows  which of the last layer's outputs stands at each place of the raw parameters */
+template <class Real>
+void Coupling<Real>::packNetwork(const vector<DenseLayer>& network, int firstRawRow, const vector<int>& outputRows) {
+    layers.emplace_back();
+    firstRawRows.push_back(firstRawRow);
+    for (const DenseLayer& layer : network) {
+        const int numOutputs = static_cast<int>(layer.weight.shape[0]), numInputs = static_cast<int>(layer.weight.shape[1]);
+        const bool last = (&layer == &network.back());
+        vector<double> forward(layer.weight.values.size()), backward(layer.weight.values.size());
+        AlignedArray<Real> bias(numOutputs+4*kernels.vectorLength);
+        for (int o = 0; o < numOutputs; o++) {
+            const int source = (last ? outputRows[o] : o);
+            bias.data()[o] = static_cast<Real>(layer.bias.values[source]);
+            for (int i = 0; i < numInputs; i++) {
+                const double w = layer.weight.values[static_cast<size_t>(source)*numInputs+i];
+                backward[static_cast<size_t>(o)*numInputs+i] = w;
+                forward[static_cast<size_t>(i)*numOutputs+o] = w;
+            }
+        }
+        PackedLayer<Real> packed = {};
+        packed.forward = pack(numInputs, numOutputs, forward);
+        packed.backward = pack(numOutputs, numInputs, backward);
+        packed.bias = bias.data();
+        weights.push_back(move(bias));
+        layers.back().push_back(packed);
     }
-    double* raw = state.raw.data();
-    for (size_t i = 0; i < networks.size(); i++) {
-        networks[i].forward(state.features.data(), raw, state.networks[i]);
-        raw += networks[i].getNumOutputs();
-    }
-    for (size_t i = 0; i < transformed.size(); i++)
-        state.input[i] = coordinates[transformed[i]];
-    double logDet = transformer.forward(state.input.data(), state.raw.data(), state.output.data(), state.transformer);
-    for (size_t i = 0; i < transformed.size(); i++)
-        coordinates[transformed[i]] = state.output[i];
-    return logDet;
 }
 
-void Coupling::backward(double* gradient, State& state) const {
-    for (size_t i = 0; i < transformed.size(); i++)
-        state.output[i] = gradient[transformed[i]];
-    transformer.backward(state.output.data(), state.input.data(), state.rawGradient.data(), state.transformer);
-    for (size_t i = 0; i < transformed.size(); i++)
-        gradient[transformed[i]] = state.input[i];
-    fill(state.featureGradient.begin(), state.featureGradient.end(), 0.0);
-    const double* rawGradient = state.rawGradient.data();
-    for (size_t i = 0; i < networks.size(); i++) {
-        networks[i].backward(rawGradient, state.featureGradient.data(), state.networks[i]);
-        rawGradient += networks[i].getNumOutputs();
+template <class Real>
+typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
+    const int L = kernels.vectorLength;
+    const auto padded = [L](int length) { return (length+L-1)/L*L; };
+    const int D = numIntervals+numCircles, K = transformer.components;
+    ArenaLayout<Real> arena;
+    Layout layout;
+    layout.layers = layers;
+    size_t widest = 1;
+    for (size_t n = 0; n < layers.size(); n++) {
+        vector<PackedLayer<Real>>& network = layout.layers[n];
+        for (PackedLayer<Real>& layer : network) {
+            widest = max<size_t>({widest, static_cast<size_t>(layer.forward.rows), static_cast<size_t>(layer.forward.columns)});
+            if (&layer != &network.back()) {
+                layer.values = arena.add(static_cast<size_t>(layer.forward.columns)*M);
+                layer.slopes = arena.add(static_cast<size_t>(layer.forward.columns)*M);
+            }
+        }
     }
-    const size_t numPlain = plain.size(), numCircular = circular.size();
-    for (size_t i = 0; i < numPlain; i++)
-        gradient[plain[i]] += state.featureGradient[i];
-    for (size_t i = 0; i < numCircular; i++)
-        gradient[circular[i]] += TWO_PI*(state.features[numPlain+i]*state.featureGradient[numPlain+numCircular+i]
-                -state.features[numPlain+numCircular+i]*state.featureGradient[numPlain+i]);
+    for (size_t n = 0; n < layers.size(); n++)
+        layout.networks.push_back({static_cast<int>(layers[n].size()), layout.layers[n].data(), firstRawRows[n]});
+    CouplingPlan<Real>& plan = layout.plan;
+    plan = {};
+    plan.numNetworks = static_cast<int>(layout.networks.size());
+    plan.networks = layout.networks.data();
+    plan.numPlain = static_cast<int>(plain.size());
+    plan.plain = plain.data();
+    plan.numCircularFeatures = static_cast<int>(circularFeatures.size());
+    plan.circularFeatures = circularFeatures.data();
+    plan.activation = activation;
+    plan.numIntervals = numIntervals;
+    plan.numCircles = numCircles;
+    plan.transformed = transformed.data();
+    plan.components = K;
+    plan.exponent = transformer.exponent;
+    plan.published = (transformer.head == MixtureHead::Published);
+    plan.inverse = (transformer.closedForm == Direction::Sampling);
+    plan.alphaOffset = static_cast<Real>(transformer.alphaOffset);
+    plan.alphaRange = static_cast<Real>(transformer.alphaRange);
+    plan.logSteepnessBound = static_cast<Real>(transformer.logSteepnessBound);
+    plan.minimumFloor = static_cast<Real>(transformer.minimumFloor);
+    plan.rawRows = rawRows.data();
+    plan.rawOrder = rawOrder.data();
+    plan.paddedLength = padded(numIntervals*M)+padded(numCircles*M);
+    const size_t E = plan.paddedLength, numFeatures = plain.size()+2*circularFeatures.size();
+    plan.features = arena.add(numFeatures*M);
+    plan.featureGradient = arena.add(numFeatures*M);
+    plan.raw = arena.add(static_cast<size_t>(5*K)*D*M);
+    plan.rawGradient = arena.add(static_cast<size_t>(5*K)*D*M);
+    plan.hidden = arena.add(widest*M);
+    plan.nextHidden = arena.add(widest*M);
+    plan.x = arena.add(E);
+    plan.y = arena.add(E);
+    plan.logDerivative = arena.add(E);
+    plan.slope = arena.add(E);
+    plan.curvature = arena.add(E);
+    plan.valueJacobian = arena.add(5*K*E);
+    plan.slopeJacobian = arena.add(5*K*E);
+    plan.centreShares = arena.add(K*E);
+    plan.scratch = arena.add(K*kernels.scratchSize/sizeof(Real));
+    layout.arenaSize = arena.size();
+    return layout;
 }
+
+template <class Real>
+AlignedArray<Real> Coupling<Real>::createArena(int numMolecules) const {
+    return AlignedArray<Real>((numMolecules == 1 ? single : block).arenaSize);
+}
+
+template <class Real>
+void Coupling<Real>::forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena) const {
+    kernels.forward((M == 1 ? single : block).plan, M, withGradient, coordinates, logDet, arena);
+}
+
+template <class Real>
+void Coupling<Real>::backward(int M, double* gradient, Real* arena) const {
+    kernels.backward((M == 1 ? single : block).plan, M, gradient, arena);
+}
+
+template <class Real>
+double Coupling<Real>::getLowerBound() const {
+    return (numIntervals+numCircles)*log(transformer.minimumFloor);
+}
+
+namespace OpenMMFlow {
+template class Coupling<float>;
+template class Coupling<double>;
+} // namespace OpenMMFlow

@@ -2,41 +2,60 @@
 #ifndef OPENMMFLOW_COUPLING_H_
 #define OPENMMFLOW_COUPLING_H_
 
-#include "engine/DenseNetwork.h"
-#include "engine/SmoothMixture.h"
+#include "engine/AlignedArray.h"
+#include "engine/CouplingPlan.h"
+#include "model/Architecture.h"
 
 #include <vector>
 
 namespace OpenMMFlow {
 
-/** A coupling layer in density direction: features -> networks -> transformer. */
+/**
+ * A coupling layer in density direction, in the precision Real and with the widest vectors of this processor: weights are packed
+ * when it is made, and its kernels run on one molecule or on a block of them.
+ */
+template <class Real>
 class Coupling {
 public:
-    struct State {
-        std::vector<double> features, featureGradient;     // (features)
-        std::vector<double> raw, rawGradient;               // (raw parameters)
-        std::vector<double> input, output;                  // (transformed): before and after; in backward the gradients
-        std::vector<DenseNetwork::State> networks;
-        SmoothMixture::State transformer;
-    };
-
     /** @param domains  of all coordinates before the layer */
     Coupling(const CouplingLayer& layer, const std::vector<Domain>& domains);
-    State createState() const;
+    Coupling(Coupling&&) noexcept = default;
+    Coupling(const Coupling&) = delete;
 
-    /** Replace the transformed ones of `coordinates` (n) and return ln|det J|. */
-    double forward(double* coordinates, State& state) const;
-    /** Turn `gradient` (n), dL/d(coordinates after the layer), into that before it, with ln|det J| of the layer added to L. */
-    void backward(double* gradient, State& state) const;
-    double getLowerBound() const {
-        return transformer.getLowerBound();
-    }
+    /** The number of molecules that a block holds. */
+    static int blockSize();
+    /** Room that kernels need between forward and backward, for 1 or blockSize() molecules. All zero at first. */
+    AlignedArray<Real> createArena(int numMolecules) const;
+
+    /** Replace the transformed ones of `coordinates` [n][M] and add ln|det J| to `logDet` [M]; M is 1 or blockSize(). */
+    void forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena) const;
+    /** Turn `gradient` [n][M], dL/d(coordinates after the layer), into that before it, with ln|det J| of the layer added to L. */
+    void backward(int M, double* gradient, Real* arena) const;
+    /** A lower bound of ln|det J|: exact for the closed form in density direction, of that order for its inverse. */
+    double getLowerBound() const;
 
 private:
-    std::vector<int> transformed;
-    std::vector<int> plain, circular;    // of the conditioning coordinates, which the layer leaves as they are
-    std::vector<DenseNetwork> networks;
-    SmoothMixture transformer;
+    PackedMatrix<Real> pack(int rows, int columns, const std::vector<double>& values);
+    void packNetwork(const std::vector<DenseLayer>& layers, int firstRawRow, const std::vector<int>& outputRows);
+
+    const CouplingKernels<Real>& kernels;
+    std::vector<AlignedArray<Real>> weights;
+    std::vector<int> plain, circularFeatures, transformed, rawRows, rawOrder;
+    std::vector<std::vector<PackedLayer<Real>>> layers;       // [network][layer], without offsets
+    std::vector<int> firstRawRows;                            // [network]
+    int numIntervals, numCircles;
+    SmoothMixtureTransformer transformer;
+    ActivationType activation;
+
+    /** For M = 1 and M = blockSize(). */
+    struct Layout {
+        std::vector<std::vector<PackedLayer<Real>>> layers;
+        std::vector<PackedNetwork<Real>> networks;
+        CouplingPlan<Real> plan;
+        std::size_t arenaSize;
+    };
+    Layout layOut(int M) const;
+    Layout single, block;
 };
 
 } // namespace OpenMMFlow

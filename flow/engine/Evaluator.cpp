@@ -15,20 +15,23 @@ using namespace std;
 
 namespace {
 
-using Stage = variant<Marginals, Coupling>;
-using StageState = variant<Marginals::State, Coupling::State>;
+const double INFINITE = numeric_limits<double>::infinity();
 
 const InternalCoordinatesLayer& internalCoordinatesOf(const Architecture& architecture) {
     return get<InternalCoordinatesLayer>(architecture.layers.front());
 }
 
-vector<Stage> compileStages(const Architecture& architecture) {
-    vector<Stage> stages;
-    vector<vector<Domain>> domains = coordinateDomains(architecture);
+template <class Real>
+using Stage = variant<Marginals, Coupling<Real>>;
+
+template <class Real>
+vector<Stage<Real>> compileStages(const Architecture& architecture) {
+    vector<Stage<Real>> stages;
+    const vector<vector<Domain>> domains = coordinateDomains(architecture);
     for (size_t i = 1; i < architecture.layers.size(); i++) {
         const Layer& layer = architecture.layers[i];
         if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
-            stages.emplace_back(in_place_type<Coupling>, *coupling, domains[i-1]);
+            stages.emplace_back(in_place_type<Coupling<Real>>, *coupling, domains[i-1]);
         else
             stages.emplace_back(in_place_type<Marginals>, get<MarginalLayer>(layer));
     }
@@ -37,7 +40,7 @@ vector<Stage> compileStages(const Architecture& architecture) {
 
 /** Smallest log density within the support, normal distributions within 8 standard deviations. */
 double lowestLogDensity(const CoordinateDistributions& distributions) {
-    Marginals marginals(distributions);
+    const Marginals marginals(distributions);
     double sum = 0;
     for (size_t i = 0; i < distributions.coordinates.size(); i++) {
         double edges[2] = {Marginals::lowerEdge(distributions, i), Marginals::upperEdge(distributions, i)};
@@ -50,15 +53,16 @@ double lowestLogDensity(const CoordinateDistributions& distributions) {
     return sum;
 }
 
-double logProbLowerBound(const Architecture& architecture, const vector<Stage>& stages) {
+template <class Real>
+double logProbLowerBound(const Architecture& architecture, const vector<Stage<Real>>& stages) {
     double bound = 0;
     for (const Layer& layer : architecture.layers)
         if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
             bound += lowestLogDensity(*marginal);
     for (const CoordinateDistributions& base : architecture.base)
         bound += lowestLogDensity(base);
-    for (const Stage& stage : stages)
-        if (const Coupling* coupling = get_if<Coupling>(&stage))
+    for (const Stage<Real>& stage : stages)
+        if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stage))
             bound += coupling->getLowerBound();
     // normalization of angles, torsions and orientation
     return bound-log(2*3.14159265358979323846)*(2*architecture.numParticles);
@@ -66,75 +70,248 @@ double logProbLowerBound(const Architecture& architecture, const vector<Stage>& 
 
 } // namespace
 
-struct Evaluator::Compiled {
-    Compiled(const FlowModel& model, const SupportMargins& margins) :
-            numCoordinates(model.getNumCoordinates()), numParticles(model.getNumParticles()),
-            internalCoordinates(internalCoordinatesOf(model.getArchitecture()).zMatrix, model.getNumParticles(),
-                    model.getArchitecture().measure),
-            stages(compileStages(model.getArchitecture())),
-            continuation(model, margins, logProbLowerBound(model.getArchitecture(), stages)) {
-        for (const CoordinateDistributions& distributions : model.getArchitecture().base)
-            base.emplace_back(distributions);
-    }
-
-    int numCoordinates, numParticles;
-    InternalCoordinates internalCoordinates;
-    vector<Stage> stages;
-    SupportContinuation continuation;
-    vector<Marginals> base;
+/** Hides the precision. */
+class Evaluator::Implementation {
+public:
+    virtual ~Implementation() = default;
+    virtual Workspace* createWorkspace(long long count) const = 0;
+    virtual int getBlockSize() const = 0;
+    virtual void logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,
+            Workspace& workspace) const = 0;
+    virtual void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
+            double* gradient, Workspace& workspace) const = 0;
 };
 
 class Evaluator::Workspace {
 public:
-    explicit Workspace(const Compiled& compiled) : geometry(compiled.internalCoordinates.createState()),
-            continuation(compiled.continuation.createState()), coordinates(compiled.numCoordinates),
-            gradient(compiled.numCoordinates) {
-        for (const Stage& stage : compiled.stages)
-            stages.push_back(visit([](const auto& s) -> StageState { return s.createState(); }, stage));
+    virtual ~Workspace() = default;
+};
+
+/**
+ * All stages for molecules in groups of M, M = 1 or a block. Arrays over a group are [n][M] or [M].
+ */
+template <class Real>
+class Evaluator::Pipeline : public Evaluator::Implementation {
+public:
+    Pipeline(const FlowModel& model, const SupportMargins& margins) :
+            n(model.getNumCoordinates()), numParticles(model.getNumParticles()),
+            internalCoordinates(internalCoordinatesOf(model.getArchitecture()).zMatrix, model.getNumParticles(),
+                    model.getArchitecture().measure),
+            stages(compileStages<Real>(model.getArchitecture())),
+            continuation(model, margins, logProbLowerBound<Real>(model.getArchitecture(), stages)) {
+        for (const CoordinateDistributions& distributions : model.getArchitecture().base)
+            base.emplace_back(distributions);
     }
 
-    /** All stages after the geometry, and the base density. @return ln p; -inf outside of the support */
-    double forward(const Compiled& compiled, const double* bonds, const double* angles) {
-        double logProb = compiled.internalCoordinates.normalize(bonds, angles, geometry.torsionValues.data(), coordinates.data());
-        for (size_t i = 0; i < stages.size(); i++) {
-            logProb += visit([&](const auto& stage) {
-                using State = typename decay_t<decltype(stage)>::State;
-                return stage.forward(coordinates.data(), get<State>(stages[i]));
-            }, compiled.stages[i]);
-            if (!(logProb > -numeric_limits<double>::infinity()))
-                return -numeric_limits<double>::infinity();
+    int getBlockSize() const override {
+        return Coupling<Real>::blockSize();
+    }
+
+    Workspace* createWorkspace(long long count) const override {
+        return new Room(*this, count);
+    }
+
+    void logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,
+            Workspace& workspace) const override {
+        Room& room = static_cast<Room&>(workspace);
+        forEachGroup(count, [&](long long first, int used, Group& group) {
+            for (int m = 0; m < used; m++) {
+                InternalCoordinates::State& geometry = group.geometries[m];
+                const double* x = positions+(first+m)*3*numParticles;
+                internalCoordinates.computeBondsAndAngles(x, geometry);
+                internalCoordinates.computeTorsions(x, geometry);
+                enter(group, m, geometry.bondValues.data(), geometry.angleValues.data());
+            }
+            forward(group, gradient != nullptr);
+            // Outside of the support, or positions that coincide or are not numbers.
+            for (int m = 0; m < used; m++)
+                logProb[first+m] = (isfinite(group.logProb[m]) ? group.logProb[m] : -INFINITE);
+            if (latent != nullptr)
+                for (int m = 0; m < used; m++)
+                    for (int i = 0; i < n; i++)
+                        latent[(first+m)*n+i] = (isfinite(group.logProb[m]) ? group.coordinates[i*group.M+m] :
+                                numeric_limits<double>::quiet_NaN());
+            if (gradient == nullptr)
+                return;
+            backward(group);
+            for (int m = 0; m < used; m++) {
+                double* g = gradient+(first+m)*3*numParticles;
+                if (!isfinite(group.logProb[m])) {
+                    fill_n(g, 3*numParticles, numeric_limits<double>::quiet_NaN());
+                    continue;
+                }
+                InternalCoordinates::State& geometry = group.geometries[m];
+                leave(group, m, geometry.bondValues.data(), geometry.angleValues.data());
+                fill(geometry.angleCosineGradient.begin(), geometry.angleCosineGradient.end(), 0.0);
+                fill(geometry.torsionAngleCosineGradient.begin(), geometry.torsionAngleCosineGradient.end(), 0.0);
+                internalCoordinates.backward(g, true, geometry);
+            }
+        }, room);
+    }
+
+    void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
+            double* gradient, Workspace& workspace) const override {
+        Room& room = static_cast<Room&>(workspace);
+        const double ceiling = continuation.getCeiling();
+        forEachGroup(count, [&](long long first, int used, Group& group) {
+            bool anyFlow = false;
+            for (int m = 0; m < used; m++) {
+                InternalCoordinates::State& geometry = group.geometries[m];
+                SupportContinuation::State& state = group.continuations[m];
+                const double* x = positions+(first+m)*3*numParticles;
+                internalCoordinates.computeBondsAndAngles(x, geometry);
+                continuation.forward(geometry, state);
+                if (state.chi > 0) {
+                    internalCoordinates.computeTorsions(x, geometry);
+                    enter(group, m, state.bonds.data(), state.angles.data());
+                    anyFlow = true;
+                }
+                else
+                    enterNothing(group, m);
+            }
+            if (anyFlow) {
+                forward(group, gradient != nullptr);
+                if (gradient != nullptr)
+                    backward(group);
+            }
+            for (int m = 0; m < used; m++) {
+                InternalCoordinates::State& geometry = group.geometries[m];
+                SupportContinuation::State& state = group.continuations[m];
+                const bool flow = (state.chi > 0);
+                const double logProb = (flow ? group.logProb[m] : 0.0);
+                // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
+                potentials[first+m].flow = (state.chi == 1 ? -logProb : ceiling-state.chi*(logProb+ceiling));
+                potentials[first+m].wall = state.wall;
+                if (gradient != nullptr) {
+                    if (flow)
+                        leave(group, m, state.bonds.data(), state.angles.data());
+                    continuation.backward(lambda, flow, logProb, geometry, state);
+                    internalCoordinates.backward(gradient+(first+m)*3*numParticles, flow, geometry);
+                }
+            }
+        }, room);
+    }
+
+private:
+    using CouplingRoom = AlignedArray<Real>;
+
+    /** Room for a group of M molecules. */
+    struct Group {
+        Group(const Pipeline& pipeline, int M) : M(M), coordinates(pipeline.n*static_cast<size_t>(M), 0.5),
+                gradient(pipeline.n*static_cast<size_t>(M)), logProb(M), column(pipeline.n) {
+            for (int m = 0; m < M; m++) {
+                geometries.push_back(pipeline.internalCoordinates.createState());
+                continuations.push_back(pipeline.continuation.createState());
+            }
+            for (const Stage<Real>& stage : pipeline.stages)
+                if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stage))
+                    rooms.emplace_back(coupling->createArena(M));
+                else
+                    rooms.emplace_back(get<Marginals>(stage).createState(M));
         }
-        for (const Marginals& distribution : compiled.base)
-            logProb += distribution.logDensity(coordinates.data(), nullptr);
-        return logProb;
+        int M;
+        vector<InternalCoordinates::State> geometries;       // [M]
+        vector<SupportContinuation::State> continuations;    // [M]
+        vector<double> coordinates;                          // [n][M] at the current layer, the latents at last
+        vector<double> gradient;                             // [n][M]
+        vector<double> logProb;                              // [M]
+        vector<double> column;                               // [n] of one molecule
+        vector<variant<Marginals::State, CouplingRoom>> rooms;    // [stage]
+    };
+
+    struct Room : Workspace {
+        Room(const Pipeline& pipeline, long long count) : single(pipeline, 1) {
+            if (pipeline.usesBlocks(count))
+                block = make_unique<Group>(pipeline, pipeline.getBlockSize());
+        }
+        Group single;
+        unique_ptr<Group> block;
+    };
+
+    /** A block costs about as much as a quarter of its molecules one by one. */
+    bool usesBlocks(long long count) const {
+        return 4*count >= getBlockSize();
     }
 
-    /** The same rooms backwards: fills the bond, angle and torsion gradients of ln p. */
-    void backward(const Compiled& compiled, const double* bonds, const double* angles) {
-        fill(gradient.begin(), gradient.end(), 0.0);
-        for (const Marginals& distribution : compiled.base)
-            distribution.logDensity(coordinates.data(), gradient.data());
+    /** Call work(first molecule, number of molecules, group) for groups that cover `count` molecules; the last may be partly filled. */
+    template <class Work>
+    void forEachGroup(long long count, Work work, Room& room) const {
+        for (long long first = 0; first < count; ) {
+            if (usesBlocks(count-first) && room.block != nullptr) {
+                const int used = static_cast<int>(min<long long>(getBlockSize(), count-first));
+                for (int m = used; m < getBlockSize(); m++)
+                    enterNothing(*room.block, m);
+                work(first, used, *room.block);
+                first += used;
+            }
+            else
+                work(first++, 1, room.single);
+        }
+    }
+
+    /** Put molecule m into the group: its coordinates, and their ln|det J| into logProb. */
+    void enter(Group& group, int m, const double* bonds, const double* angles) const {
+        group.logProb[m] = internalCoordinates.normalize(bonds, angles, group.geometries[m].torsionValues.data(), group.column.data());
+        for (int i = 0; i < n; i++)
+            group.coordinates[i*group.M+m] = group.column[i];
+    }
+
+    /** Put harmless numbers where there is no molecule. */
+    void enterNothing(Group& group, int m) const {
+        group.logProb[m] = 0;
+        for (int i = 0; i < n; i++)
+            group.coordinates[i*group.M+m] = 0.5;
+    }
+
+    /** All stages after the geometry, and the base density. */
+    void forward(Group& group, bool withGradient) const {
+        for (size_t i = 0; i < stages.size(); i++)
+            if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
+                coupling->forward(group.M, withGradient, group.coordinates.data(), group.logProb.data(),
+                        get<CouplingRoom>(group.rooms[i]).data());
+            else
+                get<Marginals>(stages[i]).forward(group.M, group.coordinates.data(), group.logProb.data(),
+                        get<Marginals::State>(group.rooms[i]));
+        for (const Marginals& distribution : base)
+            distribution.addLogDensity(group.M, group.coordinates.data(), group.logProb.data());
+    }
+
+    /** The same rooms backwards, up to the coordinates of the first layer. */
+    void backward(Group& group) const {
+        fill(group.gradient.begin(), group.gradient.end(), 0.0);
+        for (const Marginals& distribution : base)
+            distribution.addLogDensityGradient(group.M, group.coordinates.data(), group.gradient.data());
         for (size_t i = stages.size(); i-- > 0; )
-            visit([&](const auto& stage) {
-                using State = typename decay_t<decltype(stage)>::State;
-                stage.backward(gradient.data(), get<State>(stages[i]));
-            }, compiled.stages[i]);
-        compiled.internalCoordinates.normalizeBackward(bonds, angles, gradient.data(), geometry.bondGradient.data(),
+            if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
+                coupling->backward(group.M, group.gradient.data(), get<CouplingRoom>(group.rooms[i]).data());
+            else
+                get<Marginals>(stages[i]).backward(group.M, group.gradient.data(), get<Marginals::State>(group.rooms[i]));
+    }
+
+    /** Take the gradient of molecule m out of the group, as that of its bonds, angles and torsions. */
+    void leave(Group& group, int m, const double* bonds, const double* angles) const {
+        InternalCoordinates::State& geometry = group.geometries[m];
+        for (int i = 0; i < n; i++)
+            group.column[i] = group.gradient[i*group.M+m];
+        internalCoordinates.normalizeBackward(bonds, angles, group.column.data(), geometry.bondGradient.data(),
                 geometry.angleGradient.data(), geometry.torsionGradient.data());
     }
 
-    InternalCoordinates::State geometry;
-    SupportContinuation::State continuation;
-    vector<double> coordinates;    // (n) at the current layer, the latents at last
-    vector<double> gradient;       // (n)
-    vector<StageState> stages;
+    int n, numParticles;
+    InternalCoordinates internalCoordinates;
+    vector<Stage<Real>> stages;
+    SupportContinuation continuation;
+    vector<Marginals> base;
 };
 
-Evaluator::Evaluator(const FlowModel& model) : Evaluator(model, defaultMargins(model)) {
+Evaluator::Evaluator(const FlowModel& model, Precision precision) : Evaluator(model, defaultMargins(model), precision) {
 }
 
-Evaluator::Evaluator(const FlowModel& model, const SupportMargins& margins) :
-        compiled(make_unique<const Compiled>(model, margins)) {
+Evaluator::Evaluator(const FlowModel& model, const SupportMargins& margins, Precision precision) {
+    if (precision == Precision::Double)
+        implementation = make_unique<const Pipeline<double>>(model, margins);
+    else
+        implementation = make_unique<const Pipeline<float>>(model, margins);
 }
 
 Evaluator::~Evaluator() = default;
@@ -143,58 +320,20 @@ void Evaluator::WorkspaceDeleter::operator()(Workspace* workspace) const {
     delete workspace;
 }
 
-Evaluator::WorkspacePointer Evaluator::createWorkspace() const {
-    return WorkspacePointer(new Workspace(*compiled));
+Evaluator::WorkspacePointer Evaluator::createWorkspace(long long count) const {
+    return WorkspacePointer(implementation->createWorkspace(count));
 }
 
-double Evaluator::logProb(const double* positions, double* gradient, double* latent, Workspace& workspace) const {
-    InternalCoordinates::State& geometry = workspace.geometry;
-    compiled->internalCoordinates.computeBondsAndAngles(positions, geometry);
-    compiled->internalCoordinates.computeTorsions(positions, geometry);
-    const double* bonds = geometry.bondValues.data();
-    const double* angles = geometry.angleValues.data();
-    double logProb = workspace.forward(*compiled, bonds, angles);
-    if (!isfinite(logProb)) {
-        // Outside, or positions that are not numbers or coincide.
-        if (gradient != nullptr)
-            fill_n(gradient, 3*compiled->numParticles, numeric_limits<double>::quiet_NaN());
-        if (latent != nullptr)
-            fill_n(latent, compiled->numCoordinates, numeric_limits<double>::quiet_NaN());
-        return -numeric_limits<double>::infinity();
-    }
-    if (latent != nullptr)
-        copy(workspace.coordinates.begin(), workspace.coordinates.end(), latent);
-    if (gradient != nullptr) {
-        workspace.backward(*compiled, bonds, angles);
-        fill(geometry.angleCosineGradient.begin(), geometry.angleCosineGradient.end(), 0.0);
-        fill(geometry.torsionAngleCosineGradient.begin(), geometry.torsionAngleCosineGradient.end(), 0.0);
-        compiled->internalCoordinates.backward(gradient, true, geometry);
-    }
-    return logProb;
+int Evaluator::getBlockSize() const {
+    return implementation->getBlockSize();
 }
 
-ContinuedPotential Evaluator::continuedPotential(const double* positions, double lambda, double* gradient,
+void Evaluator::logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,
         Workspace& workspace) const {
-    InternalCoordinates::State& geometry = workspace.geometry;
-    SupportContinuation::State& continuation = workspace.continuation;
-    compiled->internalCoordinates.computeBondsAndAngles(positions, geometry);
-    compiled->continuation.forward(geometry, continuation);
-    const double* bonds = continuation.bonds.data();
-    const double* angles = continuation.angles.data();
-    const double ceiling = compiled->continuation.getCeiling();
-    const bool flow = (continuation.chi > 0);
-    double logProb = 0;
-    if (flow) {
-        compiled->internalCoordinates.computeTorsions(positions, geometry);
-        logProb = workspace.forward(*compiled, bonds, angles);
-    }
-    if (gradient != nullptr) {
-        if (flow)
-            workspace.backward(*compiled, bonds, angles);
-        compiled->continuation.backward(lambda, flow, logProb, geometry, continuation);
-        compiled->internalCoordinates.backward(gradient, flow, geometry);
-    }
-    // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
-    double flowEnergy = (continuation.chi == 1 ? -logProb : ceiling-continuation.chi*(logProb+ceiling));
-    return {flowEnergy, continuation.wall};
+    implementation->logProb(count, positions, logProb, gradient, latent, workspace);
+}
+
+void Evaluator::continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
+        double* gradient, Workspace& workspace) const {
+    implementation->continuedPotential(count, positions, lambda, potentials, gradient, workspace);
 }

@@ -31,9 +31,12 @@ struct ContinuedPotential {
     double wall;
 };
 
+/** Of the couplings' networks and transformers; geometry, marginals and sums of logarithms are always double. */
+enum class Precision { Single, Double };
+
 /**
- * Evaluates a FlowModel in double precision: the density direction, reverse-mode gradients, and the continuation outside the
- * support. Immutable; each thread needs a Workspace of its own, and nothing is allocated in an evaluation.
+ * Evaluates a FlowModel: the density direction, reverse-mode gradients, and the continuation outside the support. Immutable; each
+ * thread needs a Workspace of its own, and nothing is allocated in an evaluation.
  */
 class Evaluator {
 public:
@@ -44,34 +47,56 @@ public:
     };
     using WorkspacePointer = std::unique_ptr<Workspace, WorkspaceDeleter>;
 
-    explicit Evaluator(const FlowModel& model);
-    Evaluator(const FlowModel& model, const SupportMargins& margins);
+    explicit Evaluator(const FlowModel& model, Precision precision = Precision::Double);
+    Evaluator(const FlowModel& model, const SupportMargins& margins, Precision precision = Precision::Double);
     ~Evaluator();
 
-    WorkspacePointer createWorkspace() const;
+    /** @param count  the largest number of molecules of a call with this workspace */
+    WorkspacePointer createWorkspace(long long count = 1) const;
+    /** Molecules that are evaluated together when there are many; splitting work at its multiples loses nothing. */
+    int getBlockSize() const;
 
     /**
-     * The true density of one molecule.
+     * The true density.
      *
-     * @param positions  (numParticles, 3), nm
-     * @param gradient   out, d ln p/dx (numParticles, 3) per nm, or null
-     * @param latent     out, (numCoordinates), or null
-     * @return ln p; -inf outside of the support, where gradient and latent are NaN
+     * @param count      number of molecules
+     * @param positions  (count, numParticles, 3), nm
+     * @param logProb    out, (count), ln p; -inf outside of the support, where gradient and latent are NaN
+     * @param gradient   out, d ln p/dx (count, numParticles, 3) per nm, or null
+     * @param latent     out, (count, numCoordinates), or null
      */
-    double logProb(const double* positions, double* gradient, double* latent, Workspace& workspace) const;
+    void logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,
+            Workspace& workspace) const;
 
     /**
-     * The potential of one molecule as FlowForce has it: finite wherever no two atoms coincide.
+     * The potential as FlowForce has it: finite wherever no two atoms coincide.
      *
-     * @param positions  (numParticles, 3), nm
-     * @param lambda     factor of the flow's part in the gradient
-     * @param gradient   out, d(lambda*flow + wall)/dx (numParticles, 3), k_B T_model per nm, or null
+     * @param count       number of molecules
+     * @param positions   (count, numParticles, 3), nm
+     * @param lambda      factor of the flow's part in the gradient
+     * @param potentials  out, (count)
+     * @param gradient    out, d(lambda*flow + wall)/dx (count, numParticles, 3), k_B T_model per nm, or null
      */
-    ContinuedPotential continuedPotential(const double* positions, double lambda, double* gradient, Workspace& workspace) const;
+    void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
+            double* gradient, Workspace& workspace) const;
+
+    /** The same for one molecule. */
+    double logProb(const double* positions, double* gradient, double* latent, Workspace& workspace) const {
+        double value;
+        logProb(1, positions, &value, gradient, latent, workspace);
+        return value;
+    }
+    ContinuedPotential continuedPotential(const double* positions, double lambda, double* gradient, Workspace& workspace) const {
+        ContinuedPotential potential;
+        continuedPotential(1, positions, lambda, &potential, gradient, workspace);
+        return potential;
+    }
 
 private:
-    struct Compiled;
-    std::unique_ptr<const Compiled> compiled;
+    class Implementation;
+    template <class Real>
+    class Pipeline;
+    std::unique_ptr<const Implementation> implementation;
 };
 
 } // namespace OpenMMFlow

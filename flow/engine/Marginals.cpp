@@ -47,10 +47,8 @@ Marginals::Marginals(const CoordinateDistributions& source) :
     }
 }
 
-Marginals::State Marginals::createState() const {
-    State state;
-    state.values.resize(coordinates.size());
-    return state;
+Marginals::State Marginals::createState(int M) const {
+    return State(coordinates.size()*M);
 }
 
 F::MarginalValue Marginals::evaluate(int index, double x) const {
@@ -60,34 +58,39 @@ F::MarginalValue Marginals::evaluate(int index, double x) const {
     return F::normalMarginal(x, p.mean, p.inverseStd, p.cdfLower, p.inverseMass, p.logNorm);
 }
 
-double Marginals::forward(double* q, State& state) const {
-    double logDet = 0;
-    for (size_t i = 0; i < coordinates.size(); i++) {
-        F::MarginalValue& m = state.values[i];
-        m = evaluate(static_cast<int>(i), q[coordinates[i]]);
-        if (!(m.value >= 0 && m.value <= 1))
-            return -numeric_limits<double>::infinity();
-        q[coordinates[i]] = m.value;
-        logDet += m.logDensity;
-    }
-    return logDet;
+void Marginals::forward(int M, double* q, double* logDet, State& state) const {
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++) {
+            double& x = q[coordinates[i]*M+m];
+            F::MarginalValue& value = state[i*M+m];
+            value = evaluate(static_cast<int>(i), x);
+            const bool inside = (value.value >= 0 && value.value <= 1);
+            x = (inside ? value.value : 0.5);
+            logDet[m] += (inside ? value.logDensity : -numeric_limits<double>::infinity());
+        }
 }
 
-void Marginals::backward(double* gradient, const State& state) const {
-    for (size_t i = 0; i < coordinates.size(); i++) {
-        const F::MarginalValue& m = state.values[i];
-        double& g = gradient[coordinates[i]];
-        g = g*exp(m.logDensity)+m.dLogDensity;
-    }
+void Marginals::backward(int M, double* gradient, const State& state) const {
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++) {
+            const F::MarginalValue& value = state[i*M+m];
+            double& g = gradient[coordinates[i]*M+m];
+            g = g*exp(value.logDensity)+value.dLogDensity;
+        }
 }
 
-double Marginals::logDensity(const double* latent, double* gradient) const {
-    double sum = 0;
-    for (size_t i = 0; i < coordinates.size(); i++) {
-        F::MarginalValue m = evaluate(static_cast<int>(i), latent[coordinates[i]]);
-        sum += m.logDensity;
-        if (gradient != nullptr)
-            gradient[coordinates[i]] += m.dLogDensity;
-    }
-    return sum;
+void Marginals::addLogDensity(int M, const double* latent, double* logDensity) const {
+    if (distribution == Distribution::Uniform)
+        return;    // density 1 on [0,1]
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++)
+            logDensity[m] += evaluate(static_cast<int>(i), latent[coordinates[i]*M+m]).logDensity;
+}
+
+void Marginals::addLogDensityGradient(int M, const double* latent, double* gradient) const {
+    if (distribution == Distribution::Uniform)
+        return;
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++)
+            gradient[coordinates[i]*M+m] += evaluate(static_cast<int>(i), latent[coordinates[i]*M+m]).dLogDensity;
 }

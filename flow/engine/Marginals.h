@@ -12,20 +12,24 @@ namespace OpenMMFlow {
 /** Distributions of single coordinates: the layer that maps to [0,1] by their CDFs, and the base density. */
 class Marginals {
 public:
-    struct State {
-        std::vector<Formulas<double>::MarginalValue> values;    // (coordinates of the distributions)
-    };
+    using State = std::vector<Formulas<double>::MarginalValue>;    // [coordinates of the distributions][M]
 
     explicit Marginals(const CoordinateDistributions& distributions);
-    State createState() const;
+    /** Room for M molecules. */
+    State createState(int M) const;
 
-    /** As a layer: replace `coordinates` (n) by their CDFs. @return ln|det J|; -inf if a coordinate is outside the support */
-    double forward(double* coordinates, State& state) const;
-    /** `gradient` (n): from after to before the layer, with ln|det J| added to L. */
-    void backward(double* gradient, const State& state) const;
+    /**
+     * As a layer: replace the coordinates of M molecules, [n][M], by their CDFs and add ln|det J| to `logDet` [M]; -inf if a coordinate
+     * is outside of the support, which then becomes 1/2.
+     */
+    void forward(int M, double* coordinates, double* logDet, State& state) const;
+    /** `gradient` [n][M]: from after to before the layer, with ln|det J| added to L. */
+    void backward(int M, double* gradient, const State& state) const;
 
-    /** As a base density: ln p of `latent` (n); adds its derivative to `gradient` (n) if not null. */
-    double logDensity(const double* latent, double* gradient) const;
+    /** As a base density: add ln p of `latent` [n][M] to `logDensity` [M]. */
+    void addLogDensity(int M, const double* latent, double* logDensity) const;
+    /** Add its derivative to `gradient` [n][M]. */
+    void addLogDensityGradient(int M, const double* latent, double* gradient) const;
 
     /** The support of each coordinate; infinite for normal ones. */
     static double lowerEdge(const CoordinateDistributions& distributions, int index);

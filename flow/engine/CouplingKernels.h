@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_COUPLINGKERNELS_H_
+#define OPENMMFLOW_COUPLINGKERNELS_H_
+
+#include "engine/CouplingPlan.h"
+#include "formulas/Formulas.h"
+#include "model/Architecture.h"
+
+#include <limits>
+#include <xsimd/xsimd.hpp>
+
+/**
+ * The kernels of a coupling, written once for vectors of any instruction set and precision. Everything here is a template over the
+ * vector type V, so that code compiled for different instruction sets never meets under one name.
+ */
+namespace OpenMMFlow {
+
+template <class V>
+struct Kernels {
+    using Real = typename V::value_type;
+    using F = Formulas<V>;
+    using Plan = CouplingPlan<Real>;
+    static constexpr int L = static_cast<int>(V::size);
+
+    struct Component {
+        V weight, mu, sigma, alpha, floor;
+        V dMu, dSigma, dAlpha, dFloor;          // derivatives with respect to the raw parameters
+        typename F::MixtureComponentEnds ends;
+        typename F::MixtureComponent value;     // F_k at the argument
+    };
+
+    static V load(const Real* p) {
+        return V::load_unaligned(p);
+    }
+
+    static void store(Real* p, V v) {
+        v.store_unaligned(p);
+    }
+
+    static int padded(int length) {
+        return (length+L-1)/L*L;
+    }
+
+    // ---- dense products: Y[columns][M] = bias + A^T X, X[rows][M] ----
+
+    /** One tile of N vectors of columns, M = 1. Two sets of accumulators hide the latency of the multiply-adds. */
+    template <int N>
+    static void multiplyTile(int rows, const Real* tile, const Real* x, Real* y, const Real* bias) {
+        V even[N], odd[N];
+        for (int n = 0; n < N; n++) {
+            even[n] = (bias == nullptr ? load(y+n*L) : load(bias+n*L));
+            odd[n] = V(Real(0));
+        }
+        int row = 0;
+        for (; row+2 <= rows; row += 2) {
+            const V x0(x[row]), x1(x[row+1]);
+            for (int n = 0; n < N; n++) {
+                even[n] = xsimd::fma(x0, load(tile+n*L), even[n]);
+                odd[n] = xsimd::fma(x1, load(tile+(N+n)*L), odd[n]);
+            }
+            tile += 2*N*L;
+        }
+        if (row < rows) {
+            const V x0(x[row]);
+            for (int n = 0; n < N; n++)
+                even[n] = xsimd::fma(x0, load(tile+n*L), even[n]);
+        }
+        for (int n = 0; n < N; n++)
+            store(y+n*L, even[n]+odd[n]);
+    }
+
+    /** C columns of a tile for 2 vectors of molecules. */
+    template <int C>
+    static void multiplyColumns(int rows, int width, const Real* tile, int M, const Real* x, Real* y, const Real* bias) {
+        V sum[C][2];
+        for (int c = 0; c < C; c++)
+            for (int i = 0; i < 2; i++)
+                sum[c][i] = (bias == nullptr ? load(y+c*M+i*L) : V(bias[c]));
+        for (int row = 0; row < rows; row++) {
+            const V x0 = load(x), x1 = load(x+L);
+            for (int c = 0; c < C; c++) {
+                const V a(tile[c]);
+                sum[c][0] = xsimd::fma(a, x0, sum[c][0]);
+                sum[c][1] = xsimd::fma(a, x1, sum[c][1]);
+            }
+            tile += width;
+            x += M;
+        }
+        for (int c = 0; c < C; c++)
+            for (int i = 0; i < 2; i++)
+                store(y+c*M+i*L, sum[c][i]);
+    }
+
+    /**
+     * @param bias  (columns), or null to add to Y
+     * For M = 1, Y has room for whole vectors. Otherwise M is a multiple of 2 L.
+     */
+    static void multiply(const PackedMatrix<Real>& matrix, int M, const Real* x, Real* y, const Real* bias) {
+        const int rows = matrix.rows;
+        const Real* tile = matrix.values;
+        for (int column = 0; column < matrix.columns; ) {
+            const int left = padded(matrix.columns-column);
+            const int width = (left < 4*L ? left : 4*L);
+            const Real* b = (bias == nullptr ? nullptr : bias+column);
+            if (M == 1)
+                switch (width/L) {
+                    case 1: multiplyTile<1>(rows, tile, x, y+column, b); break;
+                    case 2: multiplyTile<2>(rows, tile, x, y+column, b); break;
+                    case 3: multiplyTile<3>(rows, tile, x, y+column, b); break;
+                    default: multiplyTile<4>(rows, tile, x, y+column, b); break;
+                }
+            else {
+                constexpr int C = (L >= 16 || (sizeof(Real) == 8 && L >= 8) ? 8 : 4);
+                const int real = (matrix.columns-column < width ? matrix.columns-column : width);
+                for (int m = 0; m < M; m += 2*L) {
+                    int c = 0;
+                    for (; c+C <= real; c += C)
+                        multiplyColumns<C>(rows, width, tile+c, M, x+m, y+(column+c)*static_cast<std::size_t>(M)+m,
+                                b == nullptr ? nullptr : b+c);
+                    for (; c < real; c++)
+                        multiplyColumns<1>(rows, width, tile+c, M, x+m, y+(column+c)*static_cast<std::size_t>(M)+m,
+                                b == nullptr ? nullptr : b+c);
+                }
+            }
+            tile += rows*static_cast<std::size_t>(width);
+            column += width;
+        }
+    }
+
+    // ---- conditioner ----
+
+    template <typename F::Activation (*function)(V)>
+    static void activate(int length, Real* values, Real* slopes) {
+        for (int i = 0; i < length; i += L) {
+            typename F::Activation a = function(load(values+i));
+            store(values+i, a.value);
+            store(slopes+i, a.d1);
+        }
+    }
+
+    static void applyActivation(ActivationType type, int length, Real* values, Real* slopes) {
+        switch (type) {
+            case ActivationType::SiLU: return activate<F::activationSiLU>(length, values, slopes);
+            case ActivationType::Tanh: return activate<F::activationTanh>(length, values, slopes);
+            case ActivationType::Sin: return activate<F::activationSin>(length, values, slopes);
+            case ActivationType::GELU: return activate<F::activationGELU>(length, values, slopes);
+            case ActivationType::Softplus: return activate<F::activationSoftplus>(length, values, slopes);
+        }
+    }
+
+    static void computeFeatures(const Plan& plan, int M, const double* coordinates, Real* features) {
+        for (int i = 0; i < plan.numPlain; i++)
+            for (int m = 0; m < M; m++)
+                features[i*M+m] = static_cast<Real>(coordinates[plan.plain[i]*M+m]);
+        const int C = plan.numCircularFeatures;
+        Real* cosines = features+plan.numPlain*M;
+        Real* sines = cosines+C*M;
+        // The angles start out where the cosines will be. The cosines' padding runs into the sines, which are stored after them.
+        for (int i = 0; i < C; i++)
+            for (int m = 0; m < M; m++)
+                cosines[i*M+m] = static_cast<Real>(coordinates[plan.circularFeatures[i]*M+m]);
+        for (int start = (C*M-1)/L*L; C > 0 && start >= 0; start -= L) {
+            typename F::Activation a = F::activationSin(V(Real(6.283185307179586476925))*load(cosines+start));
+            Real sine[L], cosine[L];
+            store(sine, a.value);
+            store(cosine, a.d1);
+            const int length = (C*M-start < L ? C*M-start : L);
+            for (int i = 0; i < length; i++) {
+                cosines[start+i] = cosine[i];
+                sines[start+i] = sine[i];
+            }
+        }
+    }
+
+    static void featuresBackward(const Plan& plan, int M, const Real* features, const Real* featureGradient, double* gradient) {
+        for (int i = 0; i < plan.numPlain; i++)
+            for (int m = 0; m < M; m++)
+                gradient[plan.plain[i]*M+m] += featureGradient[i*M+m];
+        const int C = plan.numCircularFeatures;
+        const int cosines = plan.numPlain*M, sines = cosines+C*M;
+        for (int i = 0; i < C; i++)
+            for (int m = 0; m < M; m++) {
+                const int c = cosines+i*M+m, s = sines+i*M+m;
+                gradient[plan.circularFeatures[i]*M+m] += 6.283185307179586476925*
+                        (static_cast<double>(features[c])*featureGradient[s]-static_cast<double>(features[s])*featureGradient[c]);
+            }
+    }
+
+    static void networksForward(const Plan& plan, int M, Real* arena) {
+        for (int n = 0; n < plan.numNetworks; n++) {
+            const PackedNetwork<Real>& network = plan.networks[n];
+            const Real* input = arena+plan.features;
+            for (int i = 0; i < network.numLayers; i++) {
+                const PackedLayer<Real>& layer = network.layers[i];
+                const bool last = (i == network.numLayers-1);
+                Real* output = (last ? arena+plan.raw+network.firstRawRow*static_cast<std::size_t>(M) : arena+layer.values);
+                multiply(layer.forward, M, input, output, layer.bias);
+                if (!last)
+                    applyActivation(plan.activation, layer.forward.columns*M, output, arena+layer.slopes);
+                input = output;
+            }
+        }
+    }
+
+    static void networksBackward(const Plan& plan, int M, Real* arena) {
+        Real* featureGradient = arena+plan.featureGradient;
+        const int numFeatures = (plan.numPlain+2*plan.numCircularFeatures)*M;
+        for (int i = 0; i < numFeatures; i++)
+            featureGradient[i] = 0;
+        for (int n = 0; n < plan.numNetworks; n++) {
+            const PackedNetwork<Real>& network = plan.networks[n];
+            const Real* gradient = arena+plan.rawGradient+network.firstRawRow*static_cast<std::size_t>(M);
+            Real* next = arena+plan.hidden;
+            Real* afterNext = arena+plan.nextHidden;
+            for (int i = network.numLayers-1; i > 0; i--) {
+                const PackedLayer<Real>& layer = network.layers[i];
+                const int length = layer.backward.columns*M;
+                for (int j = 0; j < length; j += L)
+                    store(next+j, V(Real(0)));
+                multiply(layer.backward, M, gradient, next, nullptr);
+                const Real* slopes = arena+network.layers[i-1].slopes;
+                for (int j = 0; j < length; j += L)
+                    store(next+j, load(next+j)*load(slopes+j));
+                gradient = next;
+                next = afterNext;
+                afterNext = const_cast<Real*>(gradient);
+            }
+            multiply(network.layers[0].backward, M, gradient, featureGradient, nullptr);
+        }
+    }
+
+    // ---- smooth mixture transformer ----
+
+    /** A segment of the flat axis: its first element in compact rows and in padded arrays. */
+    struct Segment {
+        bool circular;
+        int compact, padded, length;
+    };
+
+    static void segments(const Plan& plan, int M, Segment* s) {
+        s[0] = {false, 0, 0, plan.numIntervals*M};
+        s[1] = {true, s[0].length, padded(s[0].length), plan.numCircles*M};
+    }
+
+    /** Parameters of all components from raw rows, for the elements from `compact` on. */
+    static void evaluateHead(const Plan& plan, int M, bool circular, const Real* raw, int compact, Real* shares,
+            Component* components) {
+        const int K = plan.components;
+        auto row = [&](int k, int p) {
+            return load(raw+plan.rawRows[5*k+p]*static_cast<std::size_t>(M)+compact);
+        };
+        auto softmax = [&](int p, auto write) {
+            V largest = row(0, p);
+            for (int k = 1; k < K; k++)
+                largest = xsimd::max(largest, row(k, p));
+            V sum(Real(0));
+            for (int k = 0; k < K; k++)
+                sum += xsimd::exp(row(k, p)-largest);
+            const V inverse = V(Real(1))/sum;
+            for (int k = 0; k < K; k++)
+                write(k, xsimd::exp(row(k, p)-largest)*inverse);
+        };
+        softmax(0, [&](int k, V share) { components[k].weight = share; });
+        V centre(Real(0));
+        if (plan.published)
+            softmax(2, [&](int k, V share) { store(shares+k*static_cast<std::size_t>(plan.paddedLength), share); });
+        const V offset(plan.alphaOffset), range(plan.alphaRange), bound(plan.logSteepnessBound), floor0(plan.minimumFloor);
+        for (int k = 0; k < K; k++) {
+            Component& c = components[k];
+            typename F::HeadParameter alpha = F::headLogistic(row(k, 1), offset, range);
+            typename F::HeadParameter floor = F::headLogistic(row(k, 4), floor0, V(Real(1))-floor0);
+            typename F::HeadParameter sigma;
+            const V prior(static_cast<Real>((k+0.5)/K));
+            if (plan.published) {
+                centre += load(shares+k*static_cast<std::size_t>(plan.paddedLength));
+                c.mu = centre;
+                c.dMu = V(Real(1));
+                if (circular) {
+                    sigma = F::headSteepnessOnCircle(-bound, bound);
+                    sigma.d1 = V(Real(0));
+                }
+                else
+                    sigma = F::headSteepnessOnInterval(row(k, 3), bound, V(Real(1)));
+            }
+            else if (circular) {
+                c.mu = prior+row(k, 2);
+                c.dMu = V(Real(1));
+                sigma = F::headSteepnessOnCircle(row(k, 3), bound);
+            }
+            else {
+                typename F::HeadParameter mu = F::headCentreOnInterval(row(k, 2), prior);
+                c.mu = mu.value;
+                c.dMu = mu.d1;
+                sigma = F::headSteepnessOnInterval(row(k, 3), bound, V(Real(1))/bound);
+            }
+            c.alpha = alpha.value;
+            c.dAlpha = alpha.d1;
+            c.sigma = sigma.value;
+            c.dSigma = sigma.d1;
+            c.floor = floor.value;
+            c.dFloor = floor.d1;
+            c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
+        }
+    }
+
+    static typename F::MixtureComponent evaluateMixture(const Plan& plan, bool circular, V x, const Component* components) {
+        typename F::MixtureComponent sum = {V(Real(0)), V(Real(0)), V(Real(0))};
+        for (int k = 0; k < plan.components; k++) {
+            const Component& c = components[k];
+            const V u = F::mixtureComponentArgument(x, c.mu, c.sigma, circular);
+            typename F::MixtureComponent value = F::mixtureComponent(x, c.sigma, c.floor, F::smoothSigmoid(u, c.alpha, plan.exponent),
+                    c.ends, F::mixtureComponentWinding(x, c.mu, c.sigma, circular));
+            sum.value += c.weight*value.value;
+            sum.d1 += c.weight*value.d1;
+        }
+        return sum;
+    }
+
+    /**
+     * The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not
+     * halve the residual. F is strictly increasing with F(0) = 0 and F(1) = 1, so the bracket always holds the root.
+     */
+    static V solve(const Plan& plan, bool circular, V y, const Component* components) {
+        V low(Real(0)), high(Real(1));
+        V x = y;
+        V last(Real(2));
+        // Converged lanes stay where they are. Bisection alone needs fewer steps than this.
+        for (int iteration = 0; iteration < 150; iteration++) {
+            typename F::MixtureComponent mixture = evaluateMixture(plan, circular, x, components);
+            const V residual = mixture.value-y;
+            const auto above = (residual > V(Real(0)));
+            high = xsimd::select(above, x, high);
+            low = xsimd::select(above, low, x);
+            const V newton = x-residual/mixture.d1;
+            const V middle = V(Real(0.5))*(low+high);
+            const auto safe = (newton >= low) & (newton <= high) & (xsimd::abs(residual) <= V(Real(0.5))*last);
+            const V tolerance = V(std::numeric_limits<Real>::epsilon())*(xsimd::abs(x)+V(Real(0.01)));
+            const auto converged = (xsimd::abs(newton-x) <= tolerance) | (high-low <= tolerance);
+            const V next = xsimd::select(converged, x, xsimd::select(safe, newton, middle));
+            last = xsimd::abs(residual);
+            if (xsimd::all(next == x))
+                break;
+            x = next;
+        }
+        return x;
+    }
+
+    static void mixtureForward(const Plan& plan, int M, bool withGradient, Real* arena) {
+        const int K = plan.components;
+        const std::size_t E = plan.paddedLength;
+        const Real* raw = arena+plan.raw;
+        Component* components = reinterpret_cast<Component*>(arena+plan.scratch);
+        Segment both[2];
+        segments(plan, M, both);
+        for (const Segment& segment : both)
+            for (int start = 0; start < segment.length; start += L) {
+                const int e = segment.padded+start;
+                const bool circular = segment.circular;
+                evaluateHead(plan, M, circular, raw, segment.compact+start, arena+plan.centreShares+e, components);
+                const V input = load(arena+plan.x+e);
+                V x = input;
+                V turns(Real(0));
+                if (plan.inverse) {
+                    if (circular)
+                        turns = xsimd::floor(input);
+                    x = solve(plan, circular, input-turns, components);
+                }
+                V value(Real(0)), d1(Real(0)), d2(Real(0));
+                for (int k = 0; k < K; k++) {
+                    Component& c = components[k];
+                    const V u = F::mixtureComponentArgument(x, c.mu, c.sigma, circular);
+                    const V winding = F::mixtureComponentWinding(x, c.mu, c.sigma, circular);
+                    const typename F::SmoothSigmoid s = F::smoothSigmoid(u, c.alpha, plan.exponent);
+                    c.value = F::mixtureComponent(x, c.sigma, c.floor, s, c.ends, winding);
+                    value += c.weight*c.value.value;
+                    d1 += c.weight*c.value.d1;
+                    d2 += c.weight*c.value.d2;
+                    if (!withGradient)
+                        continue;
+                    const V one(Real(1)), zero(Real(0));
+                    const typename F::MixtureComponentGradient v =
+                            F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, one, zero);
+                    const typename F::MixtureComponentGradient d =
+                            F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, zero, one);
+                    Real* valueJacobian = arena+plan.valueJacobian+5*k*E+e;
+                    Real* slopeJacobian = arena+plan.slopeJacobian+5*k*E+e;
+                    const V wAlpha = c.weight*c.dAlpha, wMu = c.weight*c.dMu, wSigma = c.weight*c.dSigma, wFloor = c.weight*c.dFloor;
+                    store(valueJacobian+E, wAlpha*v.alpha);
+                    store(slopeJacobian+E, wAlpha*d.alpha);
+                    store(valueJacobian+2*E, wMu*v.mu);
+                    store(slopeJacobian+2*E, wMu*d.mu);
+                    store(valueJacobian+3*E, wSigma*v.sigma);
+                    store(slopeJacobian+3*E, wSigma*d.sigma);
+                    store(valueJacobian+4*E, wFloor*v.floor);
+                    store(slopeJacobian+4*E, wFloor*d.floor);
+                }
+                const V logSlope = xsimd::log(d1);
+                store(arena+plan.y+e, plan.inverse ? x+turns : value);
+                store(arena+plan.logDerivative+e, plan.inverse ? -logSlope : logSlope);
+                store(arena+plan.slope+e, d1);
+                store(arena+plan.curvature+e, d2);
+                if (withGradient)
+                    for (int k = 0; k < K; k++) {
+                        const Component& c = components[k];
+                        store(arena+plan.valueJacobian+5*k*E+e, c.weight*(c.value.value-value));
+                        store(arena+plan.slopeJacobian+5*k*E+e, c.weight*(c.value.d1-d1));
+                    }
+            }
+    }
+
+    /** dL/dy in `y`; leaves dL/dx in `x` and the raw parameters' gradient in compact rows. L has ln|dy/dx| as a term. */
+    static void mixtureBackward(const Plan& plan, int M, Real* arena) {
+        const int K = plan.components;
+        const std::size_t E = plan.paddedLength;
+        Segment both[2];
+        segments(plan, M, both);
+        // vF and vD, the derivatives of L with respect to F and F' at fixed argument, replace dL/dy and ln|dy/dx|.
+        for (int e = 0; e < plan.paddedLength; e += L) {
+            const V yGradient = load(arena+plan.y+e), d1 = load(arena+plan.slope+e), d2 = load(arena+plan.curvature+e);
+            const V inverse = V(Real(1))/d1;
+            V vF = yGradient, vD = inverse, xGradient;
+            if (plan.inverse) {
+                // Inverse function theorem at the root: dy/dx = 1/F', dy/dtheta = -F_theta/F', ln|dy/dx| = -ln F'.
+                xGradient = (yGradient-d2*inverse)*inverse;
+                vF = -xGradient;
+                vD = -inverse;
+            }
+            else
+                xGradient = yGradient*d1+d2*inverse;
+            store(arena+plan.x+e, xGradient);
+            store(arena+plan.y+e, vF);
+            store(arena+plan.logDerivative+e, vD);
+            if (plan.published) {
+                // mu_k = share_0+...+share_k, share = softmax(raw): turn the centres' rows into gradients.
+                V sum(Real(0)), mean(Real(0));
+                for (int k = K-1; k >= 0; k--) {
+                    Real* value = arena+plan.valueJacobian+(5*k+2)*E+e;
+                    sum += vF*load(value)+vD*load(arena+plan.slopeJacobian+(5*k+2)*E+e);
+                    store(value, sum);
+                    mean += sum*load(arena+plan.centreShares+k*E+e);
+                }
+                for (int k = 0; k < K; k++) {
+                    Real* value = arena+plan.valueJacobian+(5*k+2)*E+e;
+                    store(value, load(arena+plan.centreShares+k*E+e)*(load(value)-mean));
+                }
+            }
+        }
+        // In ascending order, so that the padding of a row is overwritten by the next row.
+        for (int i = 0; i < 5*K; i++) {
+            const int row = plan.rawOrder[i];
+            Real* target = arena+plan.rawGradient+plan.rawRows[row]*static_cast<std::size_t>(M);
+            const Real* valueJacobian = arena+plan.valueJacobian+row*E;
+            const Real* slopeJacobian = arena+plan.slopeJacobian+row*E;
+            const bool done = (plan.published && row%5 == 2);
+            for (const Segment& segment : both)
+                for (int start = 0; start < segment.length; start += L) {
+                    const int e = segment.padded+start;
+                    V gradient = load(valueJacobian+e);
+                    if (!done)
+                        gradient = load(arena+plan.y+e)*gradient+load(arena+plan.logDerivative+e)*load(slopeJacobian+e);
+                    store(target+segment.compact+start, gradient);
+                }
+        }
+    }
+
+    // ---- the coupling ----
+
+    /** Copy rows of `source` [n][M] into the padded flat axis, or back. */
+    template <class Copy>
+    static void forEachTransformed(const Plan& plan, int M, Copy copy) {
+        const int shift = padded(plan.numIntervals*M)-plan.numIntervals*M;
+        for (int d = 0; d < plan.numIntervals+plan.numCircles; d++) {
+            const int e = d*M+(d < plan.numIntervals ? 0 : shift);
+            for (int m = 0; m < M; m++)
+                copy(plan.transformed[d]*M+m, e+m, m);
+        }
+    }
+
+    static void forward(const Plan& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena) {
+        computeFeatures(plan, M, coordinates, arena+plan.features);
+        networksForward(plan, M, arena);
+        forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.x+e] = static_cast<Real>(coordinates[i]); });
+        mixtureForward(plan, M, withGradient, arena);
+        forEachTransformed(plan, M, [&](int i, int e, int m) {
+            coordinates[i] = arena[plan.y+e];
+            logDet[m] += arena[plan.logDerivative+e];
+        });
+    }
+
+    static void backward(const Plan& plan, int M, double* gradient, Real* arena) {
+        forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.y+e] = static_cast<Real>(gradient[i]); });
+        mixtureBackward(plan, M, arena);
+        networksBackward(plan, M, arena);
+        forEachTransformed(plan, M, [&](int i, int e, int) { gradient[i] = arena[plan.x+e]; });
+        featuresBackward(plan, M, arena+plan.features, arena+plan.featureGradient, gradient);
+    }
+};
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_COUPLINGKERNELS_H_

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_COUPLINGPLAN_H_
+#define OPENMMFLOW_COUPLINGPLAN_H_
+
+#include <cstddef>
+
+/**
+ * A coupling as its kernels see it: plain pointers and counts, so that the translation units that are compiled for one instruction set
+ * contain nothing but kernels. Coupling builds and owns what is pointed to.
+ *
+ * Kernels work on M molecules at once, M = 1 or a multiple of the vector length. Arrays are [row][M]; elementwise work runs along the
+ * flat axis E = D*M of the D transformed coordinates, which is contiguous. Interval coordinates come first, then circular ones; each of
+ * the two segments of E is padded to whole vectors where it is stored in padded arrays.
+ */
+namespace OpenMMFlow {
+
+enum class ActivationType;
+
+/** (rows, columns) in tiles of whole columns: tile by tile [rows][tile width], widths 4 vectors and, last, what is left in whole vectors. */
+template <class Real>
+struct PackedMatrix {
+    int rows, columns;
+    const Real* values;
+};
+
+template <class Real>
+struct PackedLayer {
+    PackedMatrix<Real> forward;     // transposed weight (inputs, outputs)
+    PackedMatrix<Real> backward;    // weight (outputs, inputs)
+    const Real* bias;               // (outputs), padded to whole vectors
+    /** Offsets into the arena, in Reals: outputs after the activation and its derivative, [outputs][M]; not for the last layer. */
+    std::size_t values, slopes;
+};
+
+template <class Real>
+struct PackedNetwork {
+    int numLayers;
+    const PackedLayer<Real>* layers;
+    /** Its outputs are rows of the raw parameters from here on. */
+    int firstRawRow;
+};
+
+template <class Real>
+struct CouplingPlan {
+    int numPlain, numCircularFeatures;
+    const int* plain;                   // conditioning coordinates that enter as they are
+    const int* circularFeatures;        // conditioning coordinates that enter as cosine and sine
+    int numNetworks;
+    const PackedNetwork<Real>* networks;
+    ActivationType activation;
+
+    int numIntervals, numCircles;       // D = numIntervals + numCircles
+    const int* transformed;             // (D) intervals first
+    int components, exponent;
+    bool published;                     // head
+    bool inverse;                       // the closed form is that of the sampling direction
+    Real alphaOffset, alphaRange, logSteepnessBound, minimumFloor;
+    /** (K, 5) first row in the raw parameters of block p of component k, p = w, alpha, mu, ln sigma, m. */
+    const int* rawRows;
+    /** The numbers k*5+p in ascending order of rawRows. */
+    const int* rawOrder;
+
+    /** Offsets into the arena for a given M, in Reals. Epad is the padded length of the flat axis. */
+    std::size_t features, featureGradient;          // [numPlain + 2 numCircularFeatures][M]
+    std::size_t raw, rawGradient;                   // [5 K D][M]
+    std::size_t hidden, nextHidden;                 // [widest hidden layer][M]
+    std::size_t x, y, logDerivative;                // [Epad]; in backward y holds dL/dy
+    std::size_t slope, curvature;                   // [Epad] F' and F'' of the mixture at its argument
+    std::size_t valueJacobian, slopeJacobian;       // [K][5][Epad] of F and F' with respect to raw parameters
+    std::size_t centreShares;                       // [K][Epad] the softmax behind the centres of the published head
+    std::size_t scratch;                            // K components
+    int paddedLength;                               // Epad
+};
+
+/** The kernels of one instruction set. `coordinates` and `gradient` are [n][M], `logDet` is [M] and is added to. */
+template <class Real>
+struct CouplingKernels {
+    int vectorLength;
+    /** Bytes of scratch for each component. */
+    std::size_t scratchSize;
+    void (*forward)(const CouplingPlan<Real>& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena);
+    void (*backward)(const CouplingPlan<Real>& plan, int M, double* gradient, Real* arena);
+};
+
+/**
+ * The kernels for the widest vectors that this processor has. The environment variable OPENMMFLOW_INSTRUCTIONS (baseline, avx2 or avx512)
+ * limits the choice, for tests.
+ */
+template <class Real>
+const CouplingKernels<Real>& selectCouplingKernels();
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_COUPLINGPLAN_H_

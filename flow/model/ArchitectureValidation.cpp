@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+#include "model/ArchitectureValidation.h"
+#include "model/Failure.h"
+#include "model/TopologyValidation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+using namespace OpenMMFlow;
+using namespace std;
+
+namespace {
+
+// Sanity bounds, stated in docs/model_format.md. They keep sizes well within 32 bits and the transformer well-conditioned.
+const int MAX_PARTICLES = 10000;
+const size_t MAX_LAYERS = 1000;
+const int MAX_COMPONENTS = 4096;
+const double MAX_ALPHA = 1000;
+const double MAX_LOG_STEEPNESS = 10;
+const double MIN_TRUNCATED_MASS = 1e-6;
+
+// Above which a component has one maximum: what the published head adds to alpha, slightly less than sqrt(3)/2 and sqrt(3/32).
+double smallestAlpha(int exponent) {
+    return (exponent == 1 ? 0.8656721 : 0.3052033)-1e-6;
+}
+
+const char* describe(Domain domain) {
+    return domain == Domain::Real ? "real" : domain == Domain::Interval ? "interval" : "circle";
+}
+
+string layerName(size_t index) {
+    return "layers["+to_string(index)+"]";
+}
+
+/** In range and none twice; used[coordinate] tells which have been seen, also in earlier calls. */
+void checkCoordinates(const vector<int>& coordinates, const string& where, vector<char>& used) {
+    for (int coordinate : coordinates) {
+        if (coordinate < 0 || coordinate >= (int) used.size())
+            fail(where, " names coordinate ", coordinate, ", but the model has the coordinates 0 to ", used.size()-1);
+        if (used[coordinate])
+            fail(where, " names coordinate ", coordinate, " a second time");
+        used[coordinate] = true;
+    }
+}
+
+void checkNotEmpty(const vector<int>& coordinates, const string& where) {
+    if (coordinates.empty())
+        fail(where, " is empty, expected at least one coordinate");
+}
+
+void checkTransformer(const SmoothMixtureTransformer& transformer, const string& where) {
+    auto check = [&](bool valid, const char* name, double value, const auto&... expected) {
+        if (!valid)
+            fail(where, ".", name, " is ", value, ", expected ", expected...);
+    };
+    check(transformer.components >= 1 && transformer.components <= MAX_COMPONENTS, "components", transformer.components,
+            "1 to ", MAX_COMPONENTS);
+    check(transformer.exponent == 1 || transformer.exponent == 2, "exponent", transformer.exponent, "1 or 2");
+    check(transformer.alphaOffset >= smallestAlpha(transformer.exponent), "alphaOffset", transformer.alphaOffset, "at least ",
+            transformer.exponent == 1 ? "0.8656721" : "0.3052033", ", below which a component has two maxima");
+    check(transformer.alphaRange >= 0, "alphaRange", transformer.alphaRange, "a number >= 0");
+    check(transformer.alphaOffset+transformer.alphaRange <= MAX_ALPHA, "alphaOffset + alphaRange",
+            transformer.alphaOffset+transformer.alphaRange, "at most ", MAX_ALPHA);
+    check(transformer.logSteepnessBound > 0 && transformer.logSteepnessBound <= MAX_LOG_STEEPNESS, "logSteepnessBound",
+            transformer.logSteepnessBound, "more than 0 and at most ", MAX_LOG_STEEPNESS);
+    check(transformer.minimumFloor > 0 && transformer.minimumFloor < 1, "minimumFloor", transformer.minimumFloor,
+            "a number between 0 and 1");
+}
+
+void checkCoupling(const CouplingLayer& coupling, const vector<Domain>& domains, const string& where) {
+    for (int coordinate : coupling.transformed)
+        if (domains[coordinate] == Domain::Real)
+            fail(where, ".transformed has coordinate ", coordinate, ", which is real at this layer; a smoothMixture transforms "
+                    "interval and circle. Put a marginal layer before it");
+    if (coupling.conditioner.networks.empty())
+        fail(where, ".conditioner.networks is empty, expected at least one network");
+    bool hasHiddenLayers = any_of(coupling.conditioner.networks.begin(), coupling.conditioner.networks.end(),
+            [](const vector<DenseLayer>& network) { return network.size() > 1; });
+    if (coupling.conditionedOn.empty() && hasHiddenLayers)
+        fail(where, ".conditionedOn is empty, but a network has hidden layers; without features a network is its bias alone: []");
+    checkTransformer(coupling.transformer, where+".transformer");
+}
+
+void checkMarginal(const MarginalLayer& marginal, const vector<Domain>& domains, const string& where) {
+    for (int coordinate : marginal.coordinates)
+        if (domains[coordinate] != Domain::Real)
+            fail(where, ".coordinates has coordinate ", coordinate, ", which is of domain ", describe(domains[coordinate]),
+                    " at this layer; a marginal maps real coordinates");
+}
+
+void checkBase(const vector<CoordinateDistributions>& base, const vector<Domain>& domains) {
+    vector<char> used(domains.size(), false);
+    for (size_t e = 0; e < base.size(); e++) {
+        const string where = "base["+to_string(e)+"].coordinates";
+        checkNotEmpty(base[e].coordinates, where);
+        checkCoordinates(base[e].coordinates, where, used);
+        for (int coordinate : base[e].coordinates) {
+            Domain domain = domains[coordinate];
+            bool fits = (base[e].distribution == Distribution::Uniform ? domain != Domain::Real :
+                    domain == (base[e].distribution == Distribution::Normal ? Domain::Real : Domain::Interval));
+            if (!fits)
+                fail(where, " has coordinate ", coordinate, " of domain ", describe(domain),
+                        ", for which this distribution is no density; expected normal for real, uniform or truncatedNormal for "
+                        "interval, uniform for circle");
+        }
+    }
+    size_t missing = find(used.begin(), used.end(), false)-used.begin();
+    if (missing < used.size())
+        fail("coordinate ", missing, " has no base density; every coordinate must stand in exactly one entry of base");
+}
+
+/** Indices only, so that everything after this may use them. */
+void checkIndices(const Layer& layer, int numCoordinates, const string& where) {
+    vector<char> used(numCoordinates, false);
+    if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer)) {
+        checkNotEmpty(marginal->coordinates, where+".coordinates");
+        checkCoordinates(marginal->coordinates, where+".coordinates", used);
+    }
+    else if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer)) {
+        vector<char> usedAsCondition(numCoordinates, false);
+        checkNotEmpty(coupling->transformed, where+".transformed");
+        checkCoordinates(coupling->transformed, where+".transformed", used);
+        checkCoordinates(coupling->conditionedOn, where+".conditionedOn", usedAsCondition);
+        for (int coordinate : coupling->conditionedOn)
+            if (used[coordinate])
+                fail(where, " conditions on coordinate ", coordinate, ", which it transforms; the two sets must be disjoint");
+    }
+}
+
+double normalMass(double lower, double upper) {
+    // From the tail that both bounds are in, so that nothing cancels.
+    if (lower > 0)
+        return 0.5*(erfc(lower/sqrt(2.0))-erfc(upper/sqrt(2.0)));
+    return 0.5*(erfc(-upper/sqrt(2.0))-erfc(-lower/sqrt(2.0)));
+}
+
+void checkMarginalValues(const MarginalLayer& marginal, int numParticles, const string& name) {
+    for (size_t i = 0; i < marginal.coordinates.size(); i++) {
+        const int coordinate = marginal.coordinates[i];
+        const string entry = "["+to_string(i)+"] (coordinate "+to_string(coordinate)+")";
+        if (marginal.distribution != Distribution::Uniform) {
+            double std = marginal.std.values[i];
+            if (!(std > 0) || !isfinite(1/std))
+                fail(name, ".std", entry, " is ", std, ", expected a positive standard deviation");
+        }
+        if (marginal.distribution == Distribution::Normal)
+            continue;
+        double lower = marginal.lower.values[i], upper = marginal.upper.values[i];
+        if (!(lower < upper) || !isfinite(1/(upper-lower)))
+            fail(name, ": lower", entry, " is ", lower, " and upper ", upper, ", expected lower < upper");
+        bool isBond = (coordinate < numParticles-1);
+        if (isBond && lower < 0)
+            fail(name, ".lower", entry, " is ", lower, " nm, but it is of a bond, which is never negative; expected >= 0");
+        if (!isBond && (lower < 0 || upper > 1))
+            fail(name, ": bounds ", lower, " and ", upper, " of ", entry, " are of an angle divided by pi; expected them within 0 and 1");
+        if (marginal.distribution == Distribution::TruncatedNormal) {
+            double mean = marginal.mean.values[i], std = marginal.std.values[i];
+            if (!(normalMass((lower-mean)/std, (upper-mean)/std) >= MIN_TRUNCATED_MASS))
+                fail(name, entry, ": a normal distribution with mean ", mean, " and std ", std, " has less than ", MIN_TRUNCATED_MASS,
+                        " of its mass between ", lower, " and ", upper, "; move the mean or the bounds");
+        }
+    }
+}
+
+void checkBaseValues(const CoordinateDistributions& base, const string& name) {
+    for (size_t i = 0; i < base.std.values.size(); i++) {
+        double mean = base.mean.values[i], std = base.std.values[i];
+        if (!(std > 0) || !isfinite(1/std))
+            fail(name, ".std[", i, "] is ", std, ", expected a positive standard deviation");
+        if (base.distribution == Distribution::TruncatedNormal && !(normalMass(-mean/std, (1-mean)/std) >= MIN_TRUNCATED_MASS))
+            fail(name, "[", i, "]: a normal distribution with mean ", mean, " and std ", std, " has less than ", MIN_TRUNCATED_MASS,
+                    " of its mass between 0 and 1");
+    }
+}
+
+void checkNumOutputs(const CouplingLayer& coupling, const string& name) {
+    int64_t numOutputs = 0;
+    for (size_t n = 0; n < coupling.conditioner.networks.size(); n++) {
+        const DenseLayer& last = coupling.conditioner.networks[n].back();
+        if (last.weight.shape[0] != last.bias.shape[0])
+            fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", last.bias.shape[0],
+                    " biases");
+        numOutputs += last.bias.shape[0];
+    }
+    int64_t expected = 5*(int64_t) coupling.transformed.size()*coupling.transformer.components;
+    if (numOutputs != expected)
+        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", expected, ": 5 parameters for each of ",
+                coupling.transformer.components, " components of ", coupling.transformed.size(), " coordinates");
+}
+
+} // namespace
+
+void OpenMMFlow::validateStructure(const Architecture& architecture) {
+    const int numParticles = architecture.numParticles;
+    if (numParticles < 3 || numParticles > MAX_PARTICLES)
+        fail("numParticles is ", numParticles, ", expected 3 to ", MAX_PARTICLES);
+    if (!(architecture.temperature > 0))
+        fail("temperature is ", architecture.temperature, " K, expected that of the training data, which must be positive");
+    validateBonds(architecture.bonds, numParticles);
+    validateConstraints(architecture.constraints, numParticles);
+
+    const vector<Layer>& layers = architecture.layers;
+    if (layers.empty() || !holds_alternative<InternalCoordinatesLayer>(layers.front()))
+        fail("the first of layers must be of type internalCoordinates");
+    if (layers.size() > MAX_LAYERS)
+        fail("there are ", layers.size(), " layers, expected ", MAX_LAYERS, " at most");
+    validateZMatrix(get<InternalCoordinatesLayer>(layers.front()).zMatrix, numParticles);
+    for (size_t l = 1; l < layers.size(); l++) {
+        if (holds_alternative<InternalCoordinatesLayer>(layers[l]))
+            fail(layerName(l), " is of type internalCoordinates, which can only be the first layer");
+        checkIndices(layers[l], architecture.numCoordinates(), layerName(l));
+    }
+
+    const vector<vector<Domain>> domains = coordinateDomains(architecture);
+    for (size_t l = 1; l < layers.size(); l++) {
+        if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layers[l]))
+            checkCoupling(*coupling, domains[l-1], layerName(l));
+        else
+            checkMarginal(get<MarginalLayer>(layers[l]), domains[l-1], layerName(l));
+    }
+    checkBase(architecture.base, domains.back());
+}
+
+void OpenMMFlow::validateWeights(const Architecture& architecture) {
+    for (size_t l = 1; l < architecture.layers.size(); l++) {
+        const string name = "layers."+to_string(l);
+        if (const CouplingLayer* coupling = get_if<CouplingLayer>(&architecture.layers[l]))
+            checkNumOutputs(*coupling, name);
+        else
+            checkMarginalValues(get<MarginalLayer>(architecture.layers[l]), architecture.numParticles, name);
+    }
+    for (size_t e = 0; e < architecture.base.size(); e++)
+        checkBaseValues(architecture.base[e], "base."+to_string(e));
+}
