@@ -8,14 +8,14 @@ with the architecture as JSON in its metadata, and needs nothing but NumPy and s
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+
+from . import atomic
 
 _DTYPES = {np.dtype("<f8"): "F64", np.dtype("<f4"): "F32"}
 _METADATA = "__metadata__"
@@ -87,18 +87,7 @@ def write(path, architecture: dict, tensors: dict[str, np.ndarray]) -> None:
 
     Raises what :func:`pack` raises, and OSError if the file cannot be written.
     """
-    contents = pack(architecture, tensors)
-    path = Path(path).resolve()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic.write_bytes(path, pack(architecture, tensors))
 
 
 def read(path) -> tuple[dict, dict[str, np.ndarray]]:
