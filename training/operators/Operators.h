@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_OPERATORS_H_
+#define OPENMMFLOW_OPERATORS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+/**
+ * The differentiable operators of a flow, all on the CPU. Each has exact first and second derivatives in PyTorch's autograd.
+ * N counts samples; coordinates stand in rows, samples in the last dimension. In Python they are torch.ops.openmmflow.*.
+ */
+namespace OpenMMFlow {
+
+/**
+ * Internal coordinates of a Z-matrix, docs/model_format.md.
+ *
+ * @param positions  (N, P, 3), nm, double
+ * @param zMatrix    P rows of four, flat
+ * @param frame      true for measure "frame", false for "cartesian"
+ * @return coordinates (3P-6, N) and ln|det d coordinates/d positions| (N), both double
+ */
+std::tuple<at::Tensor, at::Tensor> internalCoordinates(const at::Tensor& positions, at::IntArrayRef zMatrix, bool frame);
+
+/**
+ * The cumulative distribution function of marginals and ln of the density.
+ *
+ * @param x             (D, N)
+ * @param distribution  "uniform", "normal" or "truncatedNormal"
+ * @param lower, upper, mean, std  (D) each, those that the distribution has
+ * @return values in [0,1] and ln density, (D, N) each
+ */
+std::tuple<at::Tensor, at::Tensor> marginal(const at::Tensor& x, c10::string_view distribution,
+        const std::optional<at::Tensor>& lower, const std::optional<at::Tensor>& upper, const std::optional<at::Tensor>& mean,
+        const std::optional<at::Tensor>& std);
+
+/**
+ * The smooth mixture transformer with its head in the direction of its closed form.
+ *
+ * @param x         (D, N)
+ * @param raw       (5, D, K, N), blocks [w | alpha | mu | ln sigma | m]
+ * @param circular  (D), nonzero for coordinates on the circle
+ * @return y and ln|dy/dx|, (D, N) each
+ */
+std::tuple<at::Tensor, at::Tensor> smoothMixture(const at::Tensor& x, const at::Tensor& raw, at::IntArrayRef circular,
+        bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
+
+/** An activation of dense conditioners, elementwise: "silu", "tanh", "sin", "gelu" or "softplus". */
+at::Tensor activation(const at::Tensor& x, c10::string_view type);
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_OPERATORS_H_
