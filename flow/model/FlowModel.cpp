@@ -11,31 +11,15 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 using namespace OpenMMFlow;
 using namespace std;
 
-// Fewer molecules than this are not worth a thread.
-static const long long MIN_MOLECULES_PER_THREAD = 64;
-
-struct FlowModel::Contents {
-    explicit Contents(ModelContents&& file) : file(move(file)) {
-    }
-
-    /** Compiled when it is first needed; model is the one that holds these contents. */
-    const Evaluator& evaluator(const FlowModel& model) const {
-        call_once(compilation, [&] { compiled = make_unique<const Evaluator>(model); });
-        return *compiled;
-    }
-
-    const ModelContents file;
-
-private:
-    mutable once_flag compilation;
-    mutable unique_ptr<const Evaluator> compiled;
-};
+// Less is not worth a thread.
+static const long long MIN_BLOCKS_PER_THREAD = 8;
 
 namespace {
 
@@ -52,47 +36,82 @@ void checkPositions(const double* positions, long long count, int numParticles) 
 }
 
 /**
- * Call evaluate(molecule, workspace) for each molecule, by several threads if there are many. Every molecule is computed on its own,
- * so the results do not depend on the number of threads.
+ * Call evaluate(first, number, workspace) for shares of all molecules, by several threads if there are many. Shares are whole
+ * blocks of the evaluator, so results do not depend on the number of threads.
  */
 template <class Evaluate>
-void forEachMolecule(const Evaluator& evaluator, long long count, const Evaluate& evaluate) {
-    long long numThreads = min<long long>(max(1u, thread::hardware_concurrency()), count/MIN_MOLECULES_PER_THREAD);
-    numThreads = max(numThreads, 1LL);
+void forEachShare(const Evaluator& evaluator, long long count, const Evaluate& evaluate) {
+    const long long blockSize = evaluator.getBlockSize();
+    const long long numBlocks = (count+blockSize-1)/blockSize;
+    const long long numShares = max(1LL, min<long long>(thread::hardware_concurrency(), numBlocks/MIN_BLOCKS_PER_THREAD));
+    auto firstOf = [&](long long share) {
+        return min(count, share*numBlocks/numShares*blockSize);
+    };
     vector<Evaluator::WorkspacePointer> workspaces;
-    for (long long t = 0; t < numThreads; t++)
-        workspaces.push_back(evaluator.createWorkspace());
-    auto evaluateShare = [&](long long t) {
-        for (long long molecule = t*count/numThreads; molecule < (t+1)*count/numThreads; molecule++)
-            evaluate(molecule, *workspaces[t]);
+    for (long long s = 0; s < numShares; s++)
+        workspaces.push_back(evaluator.createWorkspace(firstOf(s+1)-firstOf(s)));
+    auto work = [&](long long share) {
+        evaluate(firstOf(share), firstOf(share+1)-firstOf(share), *workspaces[share]);
     };
     vector<thread> threads;
-    for (long long t = 1; t < numThreads; t++)
-        threads.emplace_back(evaluateShare, t);
-    evaluateShare(0);
+    for (long long s = 1; s < numShares; s++)
+        try {
+            threads.emplace_back(work, s);
+        }
+        catch (const system_error&) {
+            work(s);    // there are no more threads to have
+        }
+    work(0);
     for (thread& thread : threads)
         thread.join();
 }
 
 } // namespace
 
+struct FlowModel::Contents {
+    explicit Contents(ModelContents&& file) : file(move(file)) {
+    }
+
+    /**
+     * @param model     the one that holds these contents
+     * @param logProb   out, (count), or null
+     * @param gradient  out, (count, numParticles, 3), or null
+     * @param latent    out, (count, numCoordinates), or null
+     */
+    void evaluate(const FlowModel& model, const double* positions, long long count, double* logProb, double* gradient,
+            double* latent) const;
+
+    const ModelContents file;
+
+private:
+    // Compiled when it is first needed.
+    mutable once_flag compilation;
+    mutable unique_ptr<const Evaluator> evaluator;
+};
+
+void FlowModel::Contents::evaluate(const FlowModel& model, const double* positions, long long count, double* logProb,
+        double* gradient, double* latent) const {
+    const int numParticles = model.getNumParticles(), numCoordinates = model.getNumCoordinates();
+    checkPositions(positions, count, numParticles);
+    call_once(compilation, [&] { evaluator = make_unique<const Evaluator>(model); });
+    vector<double> unused(logProb == nullptr ? count : 0);
+    double* values = (logProb == nullptr ? unused.data() : logProb);
+    forEachShare(*evaluator, count, [&](long long first, long long number, Evaluator::Workspace& workspace) {
+        evaluator->logProb(number, positions+first*3*numParticles, values+first,
+                gradient == nullptr ? nullptr : gradient+first*3*numParticles,
+                latent == nullptr ? nullptr : latent+first*numCoordinates, workspace);
+    });
+}
+
 FlowModel::FlowModel(shared_ptr<const Contents> contents) : contents(move(contents)) {
 }
 
 FlowModel FlowModel::load(const string& path) {
-    string bytes = readWholeFile(path, [&](string_view beginning, uint64_t size) {
-        try {
-            checkSafetensorsBeginning(beginning, size);
-        }
-        catch (const FlowModelError& error) {
-            fail("'", path, "': ", error.what());
-        }
-    });
     try {
-        return fromBytes(bytes);
+        return fromBytes(readWholeFile(path, checkSafetensorsBeginning));
     }
     catch (const FlowModelError& error) {
-        fail("'", path, "': ", error.what());
+        fail("model file '", path, "': ", error.what());
     }
 }
 
@@ -147,26 +166,13 @@ bool FlowModel::hasSameArchitecture(const FlowModel& other) const {
 }
 
 void FlowModel::logProb(const double* positions, long long count, double* logProb) const {
-    logProbAndGradient(positions, count, logProb, nullptr);
+    contents->evaluate(*this, positions, count, logProb, nullptr, nullptr);
 }
 
 void FlowModel::logProbAndGradient(const double* positions, long long count, double* logProb, double* gradient) const {
-    const size_t size = 3*getNumParticles();
-    checkPositions(positions, count, getNumParticles());
-    const Evaluator& evaluator = contents->evaluator(*this);
-    forEachMolecule(evaluator, count, [&](long long molecule, Evaluator::Workspace& workspace) {
-        double* moleculeGradient = (gradient == nullptr ? nullptr : gradient+molecule*size);
-        logProb[molecule] = evaluator.logProb(positions+molecule*size, moleculeGradient, nullptr, workspace);
-    });
+    contents->evaluate(*this, positions, count, logProb, gradient, nullptr);
 }
 
 void FlowModel::toLatent(const double* positions, long long count, double* latent, double* logProb) const {
-    const size_t size = 3*getNumParticles();
-    checkPositions(positions, count, getNumParticles());
-    const Evaluator& evaluator = contents->evaluator(*this);
-    forEachMolecule(evaluator, count, [&](long long molecule, Evaluator::Workspace& workspace) {
-        double value = evaluator.logProb(positions+molecule*size, nullptr, latent+molecule*getNumCoordinates(), workspace);
-        if (logProb != nullptr)
-            logProb[molecule] = value;
-    });
+    contents->evaluate(*this, positions, count, logProb, nullptr, latent);
 }

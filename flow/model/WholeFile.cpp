@@ -73,15 +73,15 @@ string OpenMMFlow::readWholeFile(const string& path, const function<void(string_
     error_code error;
     fs::file_status status = fs::status(path, error);
     if (!fs::exists(status))
-        fail("there is no file '", path, "'");
+        fail("there is no such file");
     if (fs::is_directory(status))
-        fail("'", path, "' is a folder, expected a file");
+        fail("this is a folder, expected a file");
     if (!fs::is_regular_file(status))
-        fail("'", path, "' is a device or a pipe, expected a file");
+        fail("this is a device or a pipe, expected a file");
     uint64_t size = fs::file_size(path, error);
     ifstream file(path, ios::binary);
     if (error || !file)
-        fail("the file '", path, "' cannot be read: ", strerror(error ? error.value() : errno));
+        fail("the file cannot be read: ", strerror(error ? error.value() : errno));
     string contents(min<uint64_t>(size, 64), '\0');
     file.read(contents.data(), contents.size());
     if (file)
@@ -90,7 +90,7 @@ string OpenMMFlow::readWholeFile(const string& path, const function<void(string_
     contents.resize(size);
     file.read(contents.data()+begun, size-begun);
     if (!file)
-        fail("the file '", path, "' cannot be read: it ended after ", begun+file.gcount(), " of ", size, " bytes");
+        fail("the file cannot be read: it ended before ", size, " bytes");
     return contents;
 }
 

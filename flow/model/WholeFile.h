@@ -15,7 +15,7 @@ namespace OpenMMFlow {
  * @param path            the file
  * @param checkBeginning  called with the first bytes (64 where there are as many) and the size of the file, before the rest is
  *                        read; may throw
- * @throws FlowModelError  there is no such file, or it cannot be read
+ * @throws FlowModelError  there is no such file, or it cannot be read; the message leaves it to the caller to name the path
  */
 std::string readWholeFile(const std::string& path, const std::function<void(std::string_view, std::uint64_t)>& checkBeginning);
 
