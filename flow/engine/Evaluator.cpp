@@ -228,9 +228,9 @@ private:
         unique_ptr<Group> block;
     };
 
-    /** A block costs about as much as a quarter of its molecules one by one. */
+    /** A block costs about as much as half of its molecules one by one. */
     bool usesBlocks(long long count) const {
-        return 4*count >= getBlockSize();
+        return 2*count >= getBlockSize();
     }
 
     /** Call work(first molecule, number of molecules, group) for groups that cover `count` molecules; the last may be partly filled. */

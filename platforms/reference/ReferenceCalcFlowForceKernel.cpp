@@ -13,26 +13,27 @@ using OpenMM::Vec3;
 
 namespace OpenMMFlow {
 
-ReferenceCalcFlowForceKernel::Parameters::Parameters(const FlowForce& force, int numThreads) :
-        evaluator(force.getModel(), force.getMargins()), thermalEnergy(OpenMMFlow::thermalEnergy(force.getTemperature())),
-        threads(numThreads) {
+ReferenceCalcFlowForceKernel::Parameters::Parameters(const FlowForce& force, Precision precision, int numMolecules, int numThreads) :
+        evaluator(force.getModel(), force.getMargins(), precision), thermalEnergy(OpenMMFlow::thermalEnergy(force.getTemperature())),
+        unitSize(numMolecules < evaluator.getBlockSize() ? 1 : evaluator.getBlockSize()),
+        threads(std::min(numThreads, (numMolecules+unitSize-1)/unitSize)) {
     for (ThreadData& thread : threads) {
-        thread.workspace = evaluator.createWorkspace();
-        thread.positions.resize(3*force.getModel().getNumParticles());
-        thread.gradient.resize(3*force.getModel().getNumParticles());
+        thread.workspace = evaluator.createWorkspace(unitSize);
+        thread.positions.resize(3*force.getModel().getNumParticles()*unitSize);
+        thread.gradient.resize(thread.positions.size());
     }
 }
 
 ReferenceCalcFlowForceKernel::ReferenceCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform,
-        ReferencePlatform::PlatformData& data) : CalcFlowForceKernel(name, platform), data(data) {
+        ReferencePlatform::PlatformData& data, Precision precision) :
+        CalcFlowForceKernel(name, platform), data(data), precision(precision) {
 }
 
 void ReferenceCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForce& force,
         const std::vector<std::vector<int>>& molecules) {
     this->molecules = molecules;
     gatherer = std::make_unique<MoleculeGatherer>(force.getModel().getArchitecture());
-    const int numThreads = std::min<int>(data.threads.getNumThreads(), molecules.size());
-    parameters = std::make_unique<Parameters>(force, numThreads);
+    parameters = std::make_unique<Parameters>(force, precision, molecules.size(), data.threads.getNumThreads());
     scaleParameterName = force.getScaleParameterName();
     periodic = force.usesPeriodicBoundaryConditions();
     scaleDerivative = force.getNumEnergyParameterDerivatives() > 0;
@@ -43,11 +44,11 @@ double ReferenceCalcFlowForceKernel::execute(ContextImpl& context, bool includeF
     scale = context.getParameters().at(scaleParameterName);
     this->includeForces = includeForces;
     if (parameters->threads.size() == 1) {
-        for (std::size_t i = 0; i < molecules.size(); i++)
-            evaluateMolecule(i, parameters->threads[0]);
+        for (std::size_t i = 0; i < molecules.size(); i += parameters->unitSize)
+            evaluateUnit(i, parameters->threads[0]);
     }
     else {
-        nextMolecule = 0;
+        nextUnit = 0;
         data.threads.execute(*this);
         data.threads.waitForThreads();
     }
@@ -66,27 +67,33 @@ double ReferenceCalcFlowForceKernel::execute(ContextImpl& context, bool includeF
 void ReferenceCalcFlowForceKernel::execute(ThreadPool&, int threadIndex) {
     if (threadIndex >= static_cast<int>(parameters->threads.size()))
         return;
-    const int numMolecules = molecules.size();
-    for (int i = nextMolecule++; i < numMolecules; i = nextMolecule++)
-        evaluateMolecule(i, parameters->threads[threadIndex]);
+    const int numMolecules = molecules.size(), unitSize = parameters->unitSize;
+    for (int i = unitSize*nextUnit++; i < numMolecules; i = unitSize*nextUnit++)
+        evaluateUnit(i, parameters->threads[threadIndex]);
 }
 
-void ReferenceCalcFlowForceKernel::evaluateMolecule(int molecule, ThreadData& thread) {
-    const std::vector<int>& particles = molecules[molecule];
-    gatherer->gather(*data.positions, particles, periodic ? data.periodicBoxVectors : nullptr, thread.positions.data());
-    potentials[molecule] = parameters->evaluator.continuedPotential(thread.positions.data(), scale,
+void ReferenceCalcFlowForceKernel::evaluateUnit(int firstMolecule, ThreadData& thread) {
+    const int count = std::min<int>(parameters->unitSize, molecules.size()-firstMolecule);
+    const std::size_t size = 3*molecules[firstMolecule].size();
+    for (int m = 0; m < count; m++)
+        gatherer->gather(*data.positions, molecules[firstMolecule+m], periodic ? data.periodicBoxVectors : nullptr,
+                &thread.positions[m*size]);
+    parameters->evaluator.continuedPotential(count, thread.positions.data(), scale, &potentials[firstMolecule],
             includeForces ? thread.gradient.data() : nullptr, *thread.workspace);
     if (!includeForces)
         return;
     // Molecules share no particle, so neither do threads.
     std::vector<Vec3>& forces = *data.forces;
-    for (std::size_t i = 0; i < particles.size(); i++)
-        for (int k = 0; k < 3; k++)
-            forces[particles[i]][k] -= parameters->thermalEnergy*thread.gradient[3*i+k];
+    for (int m = 0; m < count; m++) {
+        const double* gradient = &thread.gradient[m*size];
+        for (int particle : molecules[firstMolecule+m])
+            for (int k = 0; k < 3; k++)
+                forces[particle][k] -= parameters->thermalEnergy*(*gradient++);
+    }
 }
 
 void ReferenceCalcFlowForceKernel::copyParametersToContext(ContextImpl&, const FlowForce& force) {
-    parameters = std::make_unique<Parameters>(force, parameters->threads.size());
+    parameters = std::make_unique<Parameters>(force, precision, molecules.size(), data.threads.getNumThreads());
 }
 
 } // namespace OpenMMFlow

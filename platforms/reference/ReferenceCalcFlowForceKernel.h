@@ -17,35 +17,39 @@
 namespace OpenMMFlow {
 
 /**
- * FlowForce in double precision, molecules in parallel, for Reference and for platforms that keep its data, such as CPU. Results do
- * not depend on the number of threads. A step allocates nothing.
+ * FlowForce on the processor, molecules in parallel, for Reference and for platforms that keep its data, such as CPU. Results do not
+ * depend on the number of threads. A step allocates nothing.
  */
 class ReferenceCalcFlowForceKernel : public CalcFlowForceKernel, private OpenMM::ThreadPool::Task {
 public:
-    ReferenceCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ReferencePlatform::PlatformData& data);
+    /** @param precision  of the flow's couplings: Reference is double throughout, CPU has them in single precision */
+    ReferenceCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ReferencePlatform::PlatformData& data,
+            Precision precision);
     void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
     double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
     void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;
 
 private:
-    /** What a thread needs for the molecule that it is at. */
+    /** What a thread needs for the molecules that it is at. */
     struct ThreadData {
         Evaluator::WorkspacePointer workspace;
-        std::vector<double> positions, gradient;    // (numParticles, 3)
+        std::vector<double> positions, gradient;    // (molecules of a unit, numParticles, 3)
     };
     /** What depends on weights, temperature and margins. */
     struct Parameters {
         Evaluator evaluator;
         double thermalEnergy;    // k_B T, kJ/mol
+        int unitSize;            // molecules that a thread evaluates together
         std::vector<ThreadData> threads;
-        Parameters(const FlowForce& force, int numThreads);
+        Parameters(const FlowForce& force, Precision precision, int numMolecules, int numThreads);
     };
 
-    /** Task: evaluates molecules until none is left. */
+    /** Task: evaluates units of molecules until none is left. */
     void execute(OpenMM::ThreadPool& pool, int threadIndex) override;
-    void evaluateMolecule(int molecule, ThreadData& thread);
+    void evaluateUnit(int firstMolecule, ThreadData& thread);
 
     OpenMM::ReferencePlatform::PlatformData& data;
+    Precision precision;
     std::vector<std::vector<int>> molecules;
     std::unique_ptr<const MoleculeGatherer> gatherer;
     std::unique_ptr<Parameters> parameters;
@@ -55,7 +59,7 @@ private:
     // Of the evaluation that is going on
     double scale = 1;
     bool includeForces = false;
-    std::atomic<int> nextMolecule{0};
+    std::atomic<int> nextUnit{0};
 };
 
 } // namespace OpenMMFlow

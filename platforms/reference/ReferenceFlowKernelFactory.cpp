@@ -15,7 +15,8 @@ OpenMM::KernelImpl* ReferenceFlowKernelFactory::createKernelImpl(std::string nam
     // The CPU platform, a subclass of Reference, keeps its own data elsewhere and those of Reference here.
     auto& data = *static_cast<ReferencePlatform::PlatformData*>(context.getPlatformData());
     if (name == CalcFlowForceKernel::Name())
-        return new ReferenceCalcFlowForceKernel(name, platform, data);
+        return new ReferenceCalcFlowForceKernel(name, platform, data,
+                platform.getName() == "Reference" ? Precision::Double : Precision::Single);
     throw OpenMM::OpenMMException("OpenMMFlowReference has no kernel '"+name+"'");
 }
 
