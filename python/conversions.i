@@ -81,6 +81,7 @@
     contents.assign(data, static_cast<std::size_t>(length));
     $1 = &contents;
 }
+%typemap(freearg) const std::string& bytes ""
 %apply const std::string& bytes {const std::string& path};
 %typemap(out) std::string toBytes {
     $result = PyBytes_FromStringAndSize($1.data(), static_cast<Py_ssize_t>($1.size()));

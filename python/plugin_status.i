@@ -6,7 +6,6 @@ const char* openmmflowRegistrationMessage();
 
 namespace OpenMMFlow {
 
-std::string builtForOpenMMVersion();
 std::string versionMismatch();
 std::string whyNotSupported(const std::string& platformName);
 
