@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""The installed package: where its files are, what they need, and that OpenMM finds the plugin by itself."""
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import openmm
+import pytest
+
+import openmmflow
+
+PACKAGE = Path(openmmflow.__file__).parent
+LIBRARIES = PACKAGE.parent / "OpenMM.libs" / "lib"
+BINARIES = {
+    "_bindings": PACKAGE / "_bindings.abi3.so",
+    "library": LIBRARIES / "libOpenMMFlow.so",
+    "plugin": LIBRARIES / "plugins" / "libOpenMMFlowReference.so",
+}
+
+
+def run(code, **environment):
+    """Run Python code in a new interpreter in an environment without variables that could help; returns what it prints."""
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(("LD_", "OPENMM", "PYTHON", "DYLD_"))}
+    result = subprocess.run([sys.executable, "-c", code], env={**clean, **environment}, cwd="/", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def dynamic_section(path):
+    """Needed libraries and run paths of a shared library."""
+    text = subprocess.run(["readelf", "-d", path], check=True, capture_output=True, text=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", text)
+    run_paths = [entry for value in re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*)\]", text) for entry in value.split(":")]
+    return needed, run_paths
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+def test_libraries_find_each_other_wherever_they_are(binary):
+    needed, run_paths = dynamic_section(BINARIES[binary])
+    assert "libOpenMM.so" in needed
+    assert run_paths and all(entry.startswith("$ORIGIN") for entry in run_paths)
+    for name in set(needed) & {"libOpenMM.so", "libOpenMMFlow.so"}:
+        places = [Path(entry.replace("$ORIGIN", str(BINARIES[binary].parent))) / name for entry in run_paths]
+        assert any(place.exists() for place in places), f"{name} is in none of {run_paths}"
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+def test_nothing_links_pytorch_or_python(binary):
+    needed, _ = dynamic_section(BINARIES[binary])
+    assert not [name for name in needed if re.search("torch|c10|python|cudart", name)]
+
+
+def test_one_copy_of_the_library_is_loaded():
+    maps = run("import openmmflow; print(open('/proc/self/maps').read())")
+    assert {line.split()[-1] for line in maps.splitlines() if "libOpenMMFlow.so" in line} == {str(BINARIES["library"])}
+
+
+def test_importing_openmm_is_enough(small_model):
+    """A System with a FlowForce can be read and evaluated where nobody imports openmmflow or sets a variable."""
+    system = openmm.System()
+    for _ in range(6):
+        system.addParticle(12.0)
+    system.addForce(openmmflow.FlowForce(small_model))
+    code = f"""
+import sys, openmm
+system = openmm.XmlSerializer.deserialize({openmm.XmlSerializer.serialize(system)!r})
+context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+context.setPositions([[0, 0, 0], [.15, 0, 0], [.2, .14, 0], [.35, .14, .03], [.4, .28, .03], [.55, .28, .1]])
+print(context.getState(energy=True).getPotentialEnergy()._value, "openmmflow" in sys.modules)
+"""
+    energy, imported = run(code).split()
+    assert float(energy) < 1e6 and imported == "False"
+
+
+def test_importing_openmmflow_needs_no_pytorch():
+    loaded = run("import openmmflow, sys; print(sorted({name.partition('.')[0] for name in sys.modules}))")
+    assert "'openmm'" in loaded and "'torch'" not in loaded and "'matplotlib'" not in loaded
+
+
+def test_plugins_loaded():
+    message = openmmflow.registration_message()
+    assert "Reference" in message and "CPU" in message
+    assert openmmflow.load_failures() == [] and openmmflow.version_mismatch() == ""
+    for platform in ("Reference", "CPU"):
+        assert openmmflow.why_not_supported(platform) == ""
+    assert "Nowhere" in openmmflow.why_not_supported("Nowhere")
+
+
+def test_without_the_compiled_part_the_rest_works():
+    """As with another OpenMM whose library does not have what ours need: importing works, and says why when it matters."""
+    code = """
+import sys
+sys.modules["openmmflow.bindings"] = None      # makes its import fail
+import openmmflow, openmmflow.model_file
+print(openmmflow.registration_message())
+try:
+    openmmflow.FlowForce
+except ImportError as error:
+    print(error)
+try:
+    openmmflow.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    message, error, attribute_error = run(code).splitlines()
+    assert "did not load" in message and openmm.Platform.getOpenMMVersion() in message and "openmm==8.6" in message
+    assert "openmmflow.FlowForce is not available" in error and message in error
+    assert attribute_error == "module 'openmmflow' has no attribute 'nonsense'"
+
+
+def test_metadata():
+    distribution = importlib.metadata.distribution("openmmflow")
+    assert openmmflow.__version__ == distribution.version
+    assert "openmm==8.6.*" in distribution.requires
+    assert not [requirement for requirement in distribution.requires if requirement.startswith("torch")]
+    scripts = {entry.name: entry.value for entry in distribution.entry_points if entry.group == "console_scripts"}
+    assert scripts == {"openmmflow": "openmmflow.command_line:main"}
+    assert distribution.metadata["License-Expression"] == "MIT"
+    wheel = distribution.read_text("WHEEL")
+    assert "cp310-abi3-" in wheel
+
+
+def test_package_data():
+    for name in ("py.typed", "data/alanine_dipeptide.pdb", "data/alanine_dipeptide.safetensors"):
+        assert (PACKAGE / name).is_file(), name
+    assert not list(PACKAGE.rglob("*.i")) and not list(PACKAGE.rglob("*.cpp"))
+
+
+def test_headers_are_installed():
+    include = PACKAGE.parent / "OpenMM.libs" / "include" / "openmmflow"
+    assert (include / "OpenMMFlow.h").is_file() and (include / "model" / "FlowModel.h").is_file()
+
+
+def test_command_is_installed():
+    script = Path(sys.executable).parent / "openmmflow"
+    text = subprocess.run([script, "--help"], check=True, capture_output=True, text=True, cwd="/").stdout
+    for verb in ("demo", "info", "import", "simulate", "train"):
+        assert verb in text
+
+
+def test_no_path_of_the_build_is_left():
+    root = str(Path(__file__).parents[2]).encode()
+    for path in BINARIES.values():
+        assert root not in path.read_bytes(), path.name
+
+
+def test_docstrings_reach_help():
+    text = run("import openmmflow; help(openmmflow.FlowForce)")
+    for phrase in ("k_B T ln p", "addMolecule(self, particles", "getLogProbs(self, context", "updateParametersInContext"):
+        assert phrase in text
