@@ -299,7 +299,7 @@ class Certification:
         """Whether dynamics stays where the model has density."""
         runs = {}
         for basin, job in zip(BASINS, self.jobs("nvt")):
-            positions = read_positions(job.directory / "trajectory.dcd").astype(float)
+            positions = read_positions(job.directory / "trajectory.dcd")
             energies = read_energies(job.directory / "energies.csv")
             log_prob = self.model.log_prob(positions)
             continued = self._continued_energy(job.molecule(), positions)

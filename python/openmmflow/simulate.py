@@ -18,6 +18,8 @@ from .trajectory import read_energies
 
 EQUILIBRATION_FRICTION = 10.0
 """1/ps: relaxes every degree of freedom of a small molecule within a picosecond."""
+HOTTEST_START = 4.0
+"""Times the temperature: the kinetic energy of even three particles goes beyond it in 1 of 20,000 starts."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,29 @@ def thermal_start(molecule: Molecule, *, temperature: float, seed: int, steps: i
     """Minimize the energy, then run ``steps`` steps of 1 fs of strongly coupled Langevin dynamics.
 
     Returns positions (nm) and velocities (nm/ps), (particles, 3) both. Runs on the Reference platform.
+
+    Raises SimulationError when the molecule does not come to the temperature. A flow knows nothing about conformations unlike those
+    that it was trained on: atoms in another order, exchanged hydrogens of a methyl group, the other enantiomer.
     """
     integrator = openmm.LangevinMiddleIntegrator(temperature, EQUILIBRATION_FRICTION, 0.001)
     integrator.setRandomNumberSeed(seed)
     context = openmm.Context(molecule.system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(molecule.positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 1.0, 1000)
+    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 100)
     context.setVelocitiesToTemperature(temperature, seed)
     try:
         integrator.step(steps)
+        state = context.getState(positions=True, velocities=True, energy=True)
+        reached = 2 * state.getKineticEnergy() / (unit.MOLAR_GAS_CONSTANT_R * analysis.degrees_of_freedom(molecule.system))
     except openmm.OpenMMException as error:
-        raise SimulationError(f"equilibration failed: {error}. Are the atoms of the structure in the model's order?") from error
-    state = context.getState(positions=True, velocities=True)
+        raise SimulationError(f"equilibration failed: {error}. {_UNLIKE}") from error
+    if not reached < HOTTEST_START * temperature * unit.kelvin:
+        raise SimulationError(f"after equilibration at {temperature:g} K the temperature is {reached._value:.3g} K. {_UNLIKE}")
     return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+
+
+_UNLIKE = ("The structure seems to be unlike what the model was trained on: are its atoms, down to the hydrogens of each methyl "
+           "group, in the model's order, and is it the same enantiomer?")
 
 
 class InterruptFlag:

@@ -50,7 +50,7 @@ def read_positions(path) -> np.ndarray:
         frame = np.dtype([("box", f"V{box_bytes}"), ("xyz", [("begin", "<i4"), ("values", "<f4", num_particles), ("end", "<i4")], 3)])
         frames = np.frombuffer(file.read(), dtype=frame)
     # Stored in Å, one record for each of x, y and z.
-    return np.moveaxis(frames["xyz"]["values"], 1, 2) / 10.0
+    return np.moveaxis(frames["xyz"]["values"], 1, 2).astype(float) / 10
 
 
 def _dcd_layout(path, header: bytes) -> tuple[int, int]:
