@@ -7,17 +7,17 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from openmmflow import builder
 from tqdm import tqdm
 
+from .curves import plot_curves
 from .data import cyclic_symmetries, read_datasets, split_by_time, turn_symmetric_groups
 from .flow_module import FlowModule
 from .losses import evaluate, likelihood_and_force_loss
-from .soap import SOAP
 
 
 @dataclass
@@ -29,7 +29,7 @@ class TrainingConfig:
     steps : of the optimizer; None if the run is limited by time.
     minutes : of training, all resumed parts together; the schedule ends then. Either this or ``steps``.
     batch : frames a step.
-    optimizer : "adam" or "soap".
+    betas : decays of Adam's moments.
     learning_rate : at its highest; warm-up is linear, then it falls as a cosine to ``final_rate`` times that.
     warm_up : part of the run.
     force_start : part of the run after which force matching begins; the likelihood alone is several times faster a step.
@@ -46,8 +46,8 @@ class TrainingConfig:
     steps: int | None = None
     minutes: float | None = None
     batch: int = 256
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    learning_rate: float = 1.5e-3
     final_rate: float = 0.005
     warm_up: float = 0.01
     force_start: float = 0.1
@@ -65,14 +65,6 @@ class TrainingConfig:
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either `steps` or `minutes` of training")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}")
-
-
-OPTIMIZERS = {
-    "adam": lambda parameters, rate: torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99)),
-    "soap": lambda parameters, rate: SOAP(parameters, lr=rate),
-}
 
 
 class Trainer:
@@ -85,7 +77,7 @@ class Trainer:
         self.config = config
         self.symmetries = list(symmetries) if config.symmetric else []
         self.parameters = list(module.parameters())
-        self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, config.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=config.betas)
         self.step = 0
         self.elapsed = 0.0
         self.log_norm = None    # running mean of ln(norm of the gradient)
@@ -207,7 +199,7 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
                       cyclic_symmetries(architecture["bonds"], elements))
     checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".jsonl")
     if checkpoint.exists():
-        # The frames and marginals of the first start, should the data sets have grown since.
+        # Marginals too are those of the first start, should the data sets have grown since.
         state = torch.load(checkpoint, weights_only=True)
         trainer.load_state(state)
     _run(trainer, checkpoint, log, output, progress)
@@ -216,6 +208,7 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
         trainer.average.architecture["data"]["test"] = evaluate(trainer.average, test)
     trainer.average.save(output)
     _append(log, {"step": trainer.step, "test": trainer.average.architecture["data"].get("test")})
+    plot_curves(log, output.with_suffix(".png"))
     return output
 
 

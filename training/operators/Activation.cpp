@@ -57,7 +57,7 @@ public:
             scalar_t* y = output.data_ptr<scalar_t>();
             forEachLane<scalar_t>(1, inputs.first.numel(), [&](auto lane, int64_t, int64_t i) {
                 using Real = decltype(lane);
-                store(y+i, evaluate(function, load<Real>(x+i)).value);
+                storeLane(y+i, evaluate(function, loadLane<Real>(x+i)).value);
             });
         });
         return {output, Tensor()};
@@ -71,7 +71,7 @@ public:
             scalar_t* g = output.data_ptr<scalar_t>();
             forEachLane<scalar_t>(1, inputs.first.numel(), [&](auto lane, int64_t, int64_t i) {
                 using Real = decltype(lane);
-                store(g+i, Real(load<Real>(v+i)*evaluate(function, load<Real>(x+i)).d1));
+                storeLane(g+i, Real(loadLane<Real>(v+i)*evaluate(function, loadLane<Real>(x+i)).d1));
             });
         });
         return {output, Tensor()};
@@ -87,9 +87,9 @@ public:
             scalar_t* y = result.outputTangents.first.data_ptr<scalar_t>();
             forEachLane<scalar_t>(1, inputs.first.numel(), [&](auto lane, int64_t, int64_t i) {
                 using T = decltype(lane);
-                auto a = evaluate(function, load<Dual<T>>(x, xTangent, i));
-                store(g+i, T(load<T>(v+i)*a.d1.tangent));
-                store(y+i, a.value.tangent);
+                auto a = evaluate(function, loadLane<Dual<T>>(x, xTangent, i));
+                storeLane(g+i, T(loadLane<T>(v+i)*a.d1.tangent));
+                storeLane(y+i, a.value.tangent);
             });
         });
         return result;

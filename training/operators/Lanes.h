@@ -18,7 +18,7 @@
 namespace OpenMMFlow {
 
 template <class T, class Scalar>
-T load(const Scalar* pointer) {
+T loadLane(const Scalar* pointer) {
     if constexpr (std::is_same_v<T, Scalar>)
         return *pointer;
     else
@@ -26,7 +26,7 @@ T load(const Scalar* pointer) {
 }
 
 template <class T, class Scalar>
-void store(Scalar* pointer, const T& value) {
+void storeLane(Scalar* pointer, const T& value) {
     if constexpr (std::is_same_v<T, Scalar>)
         *pointer = value;
     else
@@ -48,12 +48,12 @@ struct Tangent<Dual<T>> {
 
 /** Loads a value, and its tangent when Real is a Dual. */
 template <class Real, class Scalar>
-Real load(const Scalar* values, const Scalar* tangents, std::int64_t offset) {
+Real loadLane(const Scalar* values, const Scalar* tangents, std::int64_t offset) {
     using T = typename Tangent<Real>::Plain;
     if constexpr (Tangent<Real>::exists)
-        return Real(load<T>(values+offset), load<T>(tangents+offset));
+        return Real(loadLane<T>(values+offset), loadLane<T>(tangents+offset));
     else
-        return load<T>(values+offset);
+        return loadLane<T>(values+offset);
 }
 
 /**

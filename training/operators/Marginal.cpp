@@ -83,9 +83,9 @@ public:
             forEachLane<scalar_t>(coordinates.size(), samples, [&](auto lane, int64_t d, int64_t sample) {
                 using Real = decltype(lane);
                 const int64_t at = d*samples+sample;
-                auto m = coordinates[d].evaluate(load<Real>(x+at));
-                store(y+at, m.value);
-                store(logDensity+at, m.logDensity);
+                auto m = coordinates[d].evaluate(loadLane<Real>(x+at));
+                storeLane(y+at, m.value);
+                storeLane(logDensity+at, m.logDensity);
             });
         });
         return outputs;
@@ -102,8 +102,8 @@ public:
             forEachLane<scalar_t>(coordinates.size(), samples, [&](auto lane, int64_t d, int64_t sample) {
                 using Real = decltype(lane);
                 const int64_t at = d*samples+sample;
-                auto m = coordinates[d].evaluate(load<Real>(x+at));
-                store(g+at, Real(load<Real>(vY+at)*exp(m.logDensity)+load<Real>(vL+at)*m.dLogDensity));
+                auto m = coordinates[d].evaluate(loadLane<Real>(x+at));
+                storeLane(g+at, Real(loadLane<Real>(vY+at)*exp(m.logDensity)+loadLane<Real>(vL+at)*m.dLogDensity));
             });
         });
         return {result, Tensor()};
@@ -123,11 +123,11 @@ public:
             forEachLane<scalar_t>(coordinates.size(), samples, [&](auto lane, int64_t d, int64_t sample) {
                 using T = decltype(lane);
                 const int64_t at = d*samples+sample;
-                auto m = coordinates[d].evaluate(load<Dual<T>>(x, xTangent, at));
+                auto m = coordinates[d].evaluate(loadLane<Dual<T>>(x, xTangent, at));
                 const T density = exp(m.logDensity.value);
-                store(g+at, T(load<T>(vY+at)*density*m.logDensity.tangent+load<T>(vL+at)*m.dLogDensity.tangent));
-                store(y+at, m.value.tangent);
-                store(logDensity+at, m.logDensity.tangent);
+                storeLane(g+at, T(loadLane<T>(vY+at)*density*m.logDensity.tangent+loadLane<T>(vL+at)*m.dLogDensity.tangent));
+                storeLane(y+at, m.value.tangent);
+                storeLane(logDensity+at, m.logDensity.tangent);
             });
         });
         return result;

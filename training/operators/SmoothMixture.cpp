@@ -41,11 +41,11 @@ public:
                 using Real = decltype(lane);
                 auto& kernel = workspace<Real>(layout.components);
                 const int64_t at = d*layout.samples+sample;
-                kernel.evaluate(load<Real>(x+at), [&](int block, int64_t k) {
-                    return load<Real>(raw+layout.raw(block, d, k)+sample);
+                kernel.evaluate(loadLane<Real>(x+at), [&](int block, int64_t k) {
+                    return loadLane<Real>(raw+layout.raw(block, d, k)+sample);
                 }, circular[d]);
-                store(y+at, kernel.y);
-                store(logDensity+at, Real(log(kernel.density)));
+                storeLane(y+at, kernel.y);
+                storeLane(logDensity+at, Real(log(kernel.density)));
             });
         });
         return outputs;
@@ -65,13 +65,13 @@ public:
                 using Real = decltype(lane);
                 auto& kernel = workspace<Real>(layout.components);
                 const int64_t at = d*layout.samples+sample;
-                const Real position = load<Real>(x+at);
+                const Real position = loadLane<Real>(x+at);
                 kernel.evaluate(position, [&](int block, int64_t k) {
-                    return load<Real>(raw+layout.raw(block, d, k)+sample);
+                    return loadLane<Real>(raw+layout.raw(block, d, k)+sample);
                 }, circular[d]);
-                store(gX+at, kernel.gradient(position, load<Real>(vY+at), load<Real>(vL+at), circular[d],
+                storeLane(gX+at, kernel.gradient(position, loadLane<Real>(vY+at), loadLane<Real>(vL+at), circular[d],
                         [&](int block, int64_t k, const Real& g) {
-                    store(gRaw+layout.raw(block, d, k)+sample, g);
+                    storeLane(gRaw+layout.raw(block, d, k)+sample, g);
                 }));
             });
         });
@@ -98,17 +98,17 @@ public:
                 using Real = Dual<T>;
                 auto& kernel = workspace<Real>(layout.components);
                 const int64_t at = d*layout.samples+sample;
-                const Real position = load<Real>(x, xTangent, at);
+                const Real position = loadLane<Real>(x, xTangent, at);
                 kernel.evaluate(position, [&](int block, int64_t k) {
-                    return load<Real>(raw, rawTangent, layout.raw(block, d, k)+sample);
+                    return loadLane<Real>(raw, rawTangent, layout.raw(block, d, k)+sample);
                 }, circular[d]);
-                const Real vYConstant(load<T>(vY+at), (T) 0), vLConstant(load<T>(vL+at), (T) 0);
-                store(gX+at, kernel.gradient(position, vYConstant, vLConstant, circular[d],
+                const Real vYConstant(loadLane<T>(vY+at), (T) 0), vLConstant(loadLane<T>(vL+at), (T) 0);
+                storeLane(gX+at, kernel.gradient(position, vYConstant, vLConstant, circular[d],
                         [&](int block, int64_t k, const Real& g) {
-                    store(gRaw+layout.raw(block, d, k)+sample, g.tangent);
+                    storeLane(gRaw+layout.raw(block, d, k)+sample, g.tangent);
                 }).tangent);
-                store(y+at, kernel.y.tangent);
-                store(logDensity+at, T(kernel.density.tangent/kernel.density.value));
+                storeLane(y+at, kernel.y.tangent);
+                storeLane(logDensity+at, T(kernel.density.tangent/kernel.density.value));
             });
         });
         return result;
