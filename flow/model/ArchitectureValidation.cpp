@@ -175,18 +175,21 @@ void checkBaseValues(const CoordinateDistributions& base, const string& name) {
 }
 
 void checkNumOutputs(const CouplingLayer& coupling, const string& name) {
+    const int64_t blockLength = (int64_t) coupling.transformed.size()*coupling.transformer.components;
     int64_t numOutputs = 0;
     for (size_t n = 0; n < coupling.conditioner.networks.size(); n++) {
         const DenseLayer& last = coupling.conditioner.networks[n].back();
-        if (last.weight.shape[0] != last.bias.shape[0])
-            fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", last.bias.shape[0],
-                    " biases");
-        numOutputs += last.bias.shape[0];
+        const int64_t outputs = last.bias.shape[0];
+        if (last.weight.shape[0] != outputs)
+            fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", outputs, " biases");
+        if (outputs == 0 || outputs%blockLength != 0)
+            fail(name, ".networks.", n, " has ", outputs, " outputs, expected whole blocks of ", blockLength, " parameters: ",
+                    coupling.transformed.size(), " coordinates with ", coupling.transformer.components, " components");
+        numOutputs += outputs;
     }
-    int64_t expected = 5*(int64_t) coupling.transformed.size()*coupling.transformer.components;
-    if (numOutputs != expected)
-        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", expected, ": 5 parameters for each of ",
-                coupling.transformer.components, " components of ", coupling.transformed.size(), " coordinates");
+    if (numOutputs != 5*blockLength)
+        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", 5*blockLength, ": five blocks of ", blockLength,
+                " parameters");
 }
 
 } // namespace

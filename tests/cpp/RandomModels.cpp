@@ -206,7 +206,7 @@ private:
         const Direction closedForm = choose(options.closedForm, {Direction::Density, Direction::Sampling});
         const ActivationType activation = choose(options.activation, {ActivationType::SiLU, ActivationType::Tanh, ActivationType::Sin,
                 ActivationType::GELU, ActivationType::Softplus});
-        json networks = addNetworks("layers."+to_string(layers.size()), conditionedOn, 5*numTransformed*components);
+        json networks = addNetworks("layers."+to_string(layers.size()), conditionedOn, numTransformed*components);
         layers.push_back({
             {"type", "coupling"}, {"transformed", transformed}, {"conditionedOn", conditionedOn},
             {"transformer", {
@@ -220,16 +220,16 @@ private:
     }
 
     /** The hidden widths of the networks of a conditioner, whose tensors are added. */
-    json addNetworks(const string& prefix, const vector<int>& conditionedOn, int numOutputs) {
+    json addNetworks(const string& prefix, const vector<int>& conditionedOn, int blockLength) {
         int numFeatures = 0;
         for (int coordinate : conditionedOn)
             numFeatures += (domains[coordinate] == Domain::Circle ? 2 : 1);
-        // Cut the outputs into shares, none of them empty.
+        // Every network computes some of the five blocks [w | alpha | mu | ln sigma | m].
         const int numNetworks = choose(options.numNetworks, {1, 3});
-        vector<int> cuts = {0, numOutputs};
-        while ((int) cuts.size() < numNetworks+1)
-            if (int cut = integer(1, numOutputs-1); find(cuts.begin(), cuts.end(), cut) == cuts.end())
-                cuts.push_back(cut);
+        vector<int> inner = {1, 2, 3, 4};
+        shuffle(inner);
+        vector<int> cuts(inner.begin(), inner.begin()+numNetworks-1);
+        cuts.insert(cuts.end(), {0, 5});
         sort(cuts.begin(), cuts.end());
         json networks = json::array();
         for (int n = 0; n < numNetworks; n++) {
@@ -238,7 +238,7 @@ private:
             for (int m = 0; m < numHidden; m++)
                 widths.push_back(integer(3, 12));
             networks.push_back(vector<int>(widths.begin()+1, widths.end()));
-            widths.push_back(cuts[n+1]-cuts[n]);
+            widths.push_back((cuts[n+1]-cuts[n])*blockLength);
             for (size_t m = 0; m+1 < widths.size(); m++) {
                 const string layer = prefix+".networks."+to_string(n)+"."+to_string(m);
                 addTensor(layer+".weight", {widths[m+1], widths[m]}, normals(widths[m+1]*widths[m], 1.2/sqrt(max(widths[m], 1))));

@@ -27,7 +27,7 @@ struct RandomModelOptions {
     std::optional<int> exponent;
     std::optional<int> components;                  // otherwise 1 to 8
     std::optional<ActivationType> activation;
-    std::optional<int> numNetworks;                 // otherwise 1 or 3
+    std::optional<int> numNetworks;                 // 1 to 5; otherwise 1 or 3
     std::optional<int> numHiddenLayers;             // otherwise 0 to 3
 };
 

@@ -149,36 +149,46 @@ class SmoothMixture:
         w, alpha, mu, log_sigma, floor = raw.reshape(len(raw), 5, len(circular), components).unbind(1)
         bound, m0 = transformer["logSteepnessBound"], transformer["minimumFloor"]
         self.beta = transformer["exponent"]
-        self.circular = circular[:, None]
+        self.circular = circular
         self.w = w.softmax(-1)
         self.alpha = transformer["alphaOffset"] + transformer["alphaRange"] * alpha.sigmoid()
         self.floor = m0 + (1 - m0) * floor.sigmoid()
         if transformer["head"] == "free":
             prior = (torch.arange(components, dtype=raw.dtype) + 0.5) / components
-            self.mu = torch.where(self.circular, prior + mu, (mu + prior.logit()).sigmoid())
-            self.sigma = torch.where(self.circular, bound * log_sigma.sigmoid(), bound * (log_sigma / bound).tanh()).exp()
+            self.mu = self._choose(prior + mu, (mu + prior.logit()).sigmoid())
+            self.sigma = self._choose(bound * log_sigma.sigmoid(), bound * (log_sigma / bound).tanh()).exp()
         else:
             self.mu = mu.softmax(-1).cumsum(-1)
-            constant = torch.tensor(-bound, dtype=raw.dtype).sigmoid()
-            self.sigma = (bound * torch.where(self.circular, constant, log_sigma.tanh())).exp()
+            constant = torch.tensor(-bound, dtype=raw.dtype).sigmoid().expand_as(log_sigma)
+            self.sigma = (bound * self._choose(constant, log_sigma.tanh())).exp()
 
     def __call__(self, x):
         """F(x) and F'(x) of x (batch, D)."""
         x = x[..., None]
-        start = self.mu - 0.5 / self.sigma
-        # Interval: the sigmoid at x, and at both ends for its normalization.
-        value, slope = self._sigmoid(self.sigma * (x - start))
-        low = self._sigmoid(-self.sigma * start)[0]
-        mass = self._sigmoid(self.sigma * (1 - start))[0] - low
-        interval = (value - low) / mass, self.sigma * slope / mass
-        # Circle: the sigmoid's argument is taken modulo one turn, and the turns are counted.
-        value, slope = self._sigmoid(self.sigma * (x - start).remainder(1.0))
-        low = self._sigmoid(self.sigma * (-start).remainder(1.0))[0]
-        circle = value - low + (x - start).floor() - (-start).floor(), self.sigma * slope
-        g, d = (torch.where(self.circular, c, i) for c, i in zip(circle, interval))
+        g, d = (torch.zeros_like(self.mu) for _ in range(2))
+        for chosen, component in ((self.circular, self._circle), (~self.circular, self._interval)):
+            g[:, chosen], d[:, chosen] = component(x[:, chosen], *(p[:, chosen] for p in (self.mu, self.sigma, self.alpha)))
         F = (self.w * ((1 - self.floor) * g + self.floor * x)).sum(-1)
         F1 = (self.w * ((1 - self.floor) * d + self.floor)).sum(-1)
         return F, F1
+
+    def _interval(self, x, mu, sigma, alpha):
+        """The sigmoid at x, normalized by its values at both ends."""
+        start = mu - 0.5 / sigma
+        value, slope = self._sigmoid(sigma * (x - start), alpha)
+        low = self._sigmoid(-sigma * start, alpha)[0]
+        mass = self._sigmoid(sigma * (1 - start), alpha)[0] - low
+        return (value - low) / mass, sigma * slope / mass
+
+    def _circle(self, x, mu, sigma, alpha):
+        """The sigmoid's argument is taken modulo one turn, and the turns are counted."""
+        start = mu - 0.5 / sigma
+        value, slope = self._sigmoid(sigma * (x - start).remainder(1.0), alpha)
+        low = self._sigmoid(sigma * (-start).remainder(1.0), alpha)[0]
+        return value - low + (x - start).floor() - (-start).floor(), sigma * slope
+
+    def _choose(self, circle, interval):
+        return torch.where(self.circular[:, None], circle, interval)
 
     def inverse(self, y):
         """The root z of F(z) = y and F'(z). Autograd sees one Newton step at the root, which has the root's derivatives."""
@@ -193,10 +203,10 @@ class SmoothMixture:
         z = root - (self(root)[0] - y) / slope
         return z, self(z)[1]
 
-    def _sigmoid(self, u):
+    def _sigmoid(self, u, alpha):
         """S(u) and S'(u) of the ramp exp(alpha(1-u^-beta)): a logistic of alpha((1-u)^-beta - u^-beta)."""
         # This close to 0 and 1 the ramp has underflowed, and the clamp keeps the powers finite.
         u = u.clamp(1e-3, 1 - 1e-3)
-        s = (self.alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
-        complement = (-self.alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
-        return s, s * complement * self.alpha * self.beta * ((1 - u)**(-self.beta - 1) + u**(-self.beta - 1))
+        s = (alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
+        complement = (-alpha * ((1 - u)**-self.beta - u**-self.beta)).sigmoid()
+        return s, s * complement * alpha * self.beta * ((1 - u)**(-self.beta - 1) + u**(-self.beta - 1))
