@@ -198,7 +198,7 @@ class Certification:
     def _nve_frames(self) -> np.ndarray:
         """Held-out frames at even distances."""
         positions = np.concatenate(self.held_out.positions)
-        return positions[(np.arange(NUM_STARTS) + 0.5) * len(positions) // NUM_STARTS]
+        return positions[(2 * np.arange(NUM_STARTS) + 1) * len(positions) // (2 * NUM_STARTS)]
 
     def _basin_frames(self) -> np.ndarray:
         """The first held-out frame in each basin."""
@@ -378,7 +378,10 @@ def run_jobs(jobs: list[Job], *, processes: int, deadline: float, interrupted: C
                 bar.update(sum(min(step, job.steps) for step, job in zip(done, jobs)) - bar.n)
                 if interrupted():
                     stopping.set()
-        return all(result.get())
+        complete = all(result.get())
+        pool.close()
+        pool.join()
+    return complete
 
 
 def machine() -> dict:
@@ -403,7 +406,7 @@ def certify(parts, certification: Certification, output, *, processes: int, dead
         atomic.write_json(output / f"{part}.json", {
             "part": part, "model": {"file": certification.model_path.name, "sha256": certification.model_hash},
             "data": certification.frames.names, "date": datetime.date.today().isoformat(), "machine": machine(),
-            "versions": {"openmmflow": openmmflow.__version__, "openmm": openmm.version.version, "numpy": np.__version__},
+            "versions": {"openmmflow": openmmflow.__version__, "openmm": openmm.Platform.getOpenMMVersion(), "numpy": np.__version__},
             "figures": certification.parts[part]()})
     atomic.write_bytes(output.with_suffix(".md"), report(output).encode())
     return incomplete

@@ -38,7 +38,7 @@ def main(arguments=None) -> int:
 def _parser() -> argparse.ArgumentParser:
     formats = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
     parser = argparse.ArgumentParser(
-        prog="openmmflow", description="Trained normalizing flows as potentials for molecular dynamics with OpenMM.")
+        prog="openmmflow", allow_abbrev=False, description="Trained normalizing flows as potentials for molecular dynamics with OpenMM.")
     parser.add_argument("--version", action="version", version=f"openmmflow {version('openmmflow')}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -209,13 +209,14 @@ def _dataset(options) -> int:
 
 def _train(options) -> int:
     try:
-        from openmmflow_training.command_line import main as train
+        from openmmflow_training.__main__ import main as train
     except ModuleNotFoundError as error:
-        if error.name != "openmmflow_training":
+        if not error.name.startswith("openmmflow_training"):
             raise
         raise RuntimeError("training needs the package openmmflow_training, which is not installed; "
-                           "in a checkout: ./dev setup training") from None
-    return train(options.rest)
+                           "in a checkout: pip install --no-build-isolation ./training") from None
+    train(options.rest)
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ It needs no training, and dynamics in it is stable: what tests of dynamics want.
 import numpy as np
 
 from openmmflow import model_file
+from openmmflow.builder import make_z_matrix
 
 BOND_WIDTH = 0.004
 """nm"""
@@ -15,27 +16,9 @@ REACH = 8.0
 """Standard deviations from the mean to the edges of the support."""
 
 
-def z_matrix(bonds, first):
-    """Rows that place every atom of a connected bond graph from atoms placed before, starting with the bonded atoms ``first``."""
-    neighbours = {}
-    for a, b in bonds:
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
-    f0, f1, f2 = first
-    rows = [[f0, -1, -1, -1], [f1, f0, -1, -1], [f2, f1, f0, -1]]
-    placed = [f0, f1, f2]
-    while len(placed) < len(neighbours):
-        i, j = next((i, j) for j in placed for i in neighbours[j] if i not in placed)
-        k = next(k for k in neighbours[j] if k in placed)
-        l = next(l for centre in (k, j) for l in neighbours[centre] if l in placed and l not in (j, k))
-        rows.append([i, j, k, l])
-        placed.append(i)
-    return rows
-
-
-def write_marginal_flow(path, positions, bonds, first, temperature=300.0):
+def write_marginal_flow(path, positions, bonds, temperature=300.0):
     """Write a model file around one conformation, positions (particles, 3) in nm; returns the path."""
-    rows = z_matrix(bonds, first)
+    rows = make_z_matrix(bonds, len(positions))
     full = rows[3:]
     lengths = [np.linalg.norm(positions[i] - positions[j]) for i, j, _, _ in rows[1:]]
     angles = [_angle(positions, i, j, k) / np.pi for i, j, k, _ in rows[2:]]

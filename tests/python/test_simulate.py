@@ -30,7 +30,7 @@ def structure():
 def model(tmp_path_factory, structure):
     positions = structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     bonds = [(a.index, b.index) for a, b in structure.topology.bonds()]
-    return write_marginal_flow(tmp_path_factory.mktemp("model") / "marginal.safetensors", positions, bonds, (6, 8, 14))
+    return write_marginal_flow(tmp_path_factory.mktemp("model") / "marginal.safetensors", positions, bonds)
 
 
 @pytest.fixture
