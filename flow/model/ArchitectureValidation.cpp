@@ -200,15 +200,14 @@ void OpenMMFlow::validateStructure(const Architecture& architecture) {
         fail("numParticles is ", numParticles, ", expected 3 to ", MAX_PARTICLES);
     if (!(architecture.temperature > 0))
         fail("temperature is ", architecture.temperature, " K, expected that of the training data, which must be positive");
-    validateBonds(architecture.bonds, numParticles);
-    validateConstraints(architecture.constraints, numParticles);
-
     const vector<Layer>& layers = architecture.layers;
     if (layers.empty() || !holds_alternative<InternalCoordinatesLayer>(layers.front()))
         fail("the first of layers must be of type internalCoordinates");
     if (layers.size() > MAX_LAYERS)
         fail("there are ", layers.size(), " layers, expected ", MAX_LAYERS, " at most");
     validateZMatrix(get<InternalCoordinatesLayer>(layers.front()).zMatrix, numParticles);
+    validateBonds(architecture.bonds, numParticles);
+    validateConstraints(architecture.constraints, numParticles);
     for (size_t l = 1; l < layers.size(); l++) {
         if (holds_alternative<InternalCoordinatesLayer>(layers[l]))
             fail(layerName(l), " is of type internalCoordinates, which can only be the first layer");

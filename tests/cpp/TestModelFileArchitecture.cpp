@@ -137,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(Document, SpoiledModels, testing::Values(
     with("ParticlesFew", "/numParticles", 2, "expected 3 to"),
     with("ParticlesMany", "/numParticles", 2000000000, "expected 3 to"),
     with("ParticlesOverflow", "/numParticles", 1ull << 63, "an integer that fits"),
-    with("ParticlesUnlikeZMatrix", "/numParticles", 4, "names particle 4")
+    with("ParticlesUnlikeZMatrix", "/numParticles", 4, "one for each of the 4 particles")
 ), nameOf);
 
 INSTANTIATE_TEST_SUITE_P(Molecule, SpoiledModels, testing::Values(

@@ -23,6 +23,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,9 +45,11 @@ _FAR = 40.0
 def import_checkpoint(checkpoint, spec, output) -> Path:
     """Write the model file `output` from the checkpoint file `checkpoint` and the spec, a path or a dict. Returns its path.
 
-    Raises what :func:`convert_checkpoint` raises, and OSError if the file cannot be written.
+    Raises what :func:`convert_checkpoint` raises, and FlowModelError if the two make no valid model or the file cannot be written.
     """
-    model_file.write(output, *convert_checkpoint(checkpoint, spec))
+    from .. import FlowModel
+
+    FlowModel.from_bytes(model_file.pack(*convert_checkpoint(checkpoint, spec))).save(output)
     return Path(output)
 
 
@@ -81,7 +84,7 @@ def convert_state_dict(state_dict, spec) -> tuple[dict, dict[str, np.ndarray]]:
         elif layer["distribution"] != "uniform" or np.any(weights["lower"] != 0) or np.any(weights["upper"] != 1):
             raise ValueError(f"block {block} is the marginal of {name}: torsions must be uniform on [0, 1] to stay periodic")
     for coupling in spec.couplings:
-        append(*_coupling(blocks, spec, coupling))
+        append(*_coupling(blocks, coupling, spec.first_torsion))
 
     architecture = {
         "format": "openmm-flow", "version": 1, "numParticles": spec.particles, "temperature": spec.temperature,
@@ -89,6 +92,16 @@ def convert_state_dict(state_dict, spec) -> tuple[dict, dict[str, np.ndarray]]:
         "base": [{"distribution": "uniform", "coordinates": list(range(3 * spec.particles - 6))}],
     }
     return architecture, tensors
+
+
+class _CouplingSpec(NamedTuple):
+    block: int
+    what: str | list[str]
+    transformed: list[int]
+    on: str | list[str]
+    conditioned_on: list[int]
+    activation: str
+    exponent: int
 
 
 class _Spec:
@@ -104,21 +117,35 @@ class _Spec:
                 missing and f"missing {', '.join(sorted(missing))}",
                 unknown and f"unknown {', '.join(sorted(unknown))} (known: {', '.join(sorted(_REQUIRED | _OPTIONAL))})"])))
         self.source = source
+        try:
+            self._read(document)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"{source}: a value is not of the form that openmmflow.importers.bgflow describes "
+                             f"({type(error).__name__}: {error})") from None
+
+    def _read(self, document):
         self.z_matrix = [[int(atom) for atom in row] for row in document["z_matrix"]]
         if any(len(row) != 4 for row in self.z_matrix) or len(self.z_matrix) < 3:
-            raise ValueError(f"{source}: z_matrix must have at least three rows [i, j, k, l]")
+            raise ValueError(f"{self.source}: z_matrix must have at least three rows [i, j, k, l]")
         self.particles = len(self.z_matrix)
         self.first_torsion = 2 * self.particles - 3
         self.temperature = float(document["temperature"])
         self.measure = document["measure"]
         if self.measure not in ("frame", "cartesian"):
-            raise ValueError(f'{source}: measure must be "frame" or "cartesian", got {self.measure!r}')
+            raise ValueError(f'{self.source}: measure must be "frame" or "cartesian", got {self.measure!r}')
         self._check_frame(document.get("frame_atoms"))
         self._parts = self._name_parts(document["fields"], document.get("splits", {}))
-        self.activation = document["activation"]
-        self.exponent = document.get("exponent", 1)
-        self.marginal_blocks = document["marginal_blocks"]
-        self.couplings = document["couplings_in_density_direction"]
+        self.marginal_blocks = dict(document["marginal_blocks"])
+        self.couplings = [
+            _CouplingSpec(coupling["block"], coupling["transform"], self.coordinates(coupling["transform"]), coupling["on"],
+                          self.coordinates(coupling["on"]), coupling.get("activation", document["activation"]).lower(),
+                          coupling.get("exponent", document.get("exponent", 1)))
+            for coupling in document["couplings_in_density_direction"]]
+        for coupling in self.couplings:
+            if coupling.activation not in ACTIVATIONS:
+                raise ValueError(f"{self.source}: activation {coupling.activation!r} is unknown; known are {', '.join(ACTIVATIONS)}")
+            if coupling.exponent not in ALPHA_OFFSETS:
+                raise ValueError(f"{self.source}: exponent must be 1 or 2, got {coupling.exponent!r}")
         self.bonds = document.get("bonds") or [row[:2] for row in self.z_matrix if row[1] >= 0]
         self.constraints = document.get("constraints", [])
         self.data = document.get("data", {"method": "imported from a bgflow checkpoint"})
@@ -226,16 +253,9 @@ def _marginal(blocks, block, name, coordinates):
     return {"type": "marginal", "distribution": distribution, "coordinates": coordinates}, weights
 
 
-def _coupling(blocks, spec, coupling):
+def _coupling(blocks, coupling, first_torsion):
     """The layer and the tensors, by their name within the layer, of a coupling block."""
-    block, what = coupling["block"], coupling["transform"]
-    transformed, conditioned_on = spec.coordinates(what), spec.coordinates(coupling["on"])
-    activation = coupling.get("activation", spec.activation).lower()
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{spec.source}: activation {activation!r} is unknown; known are {', '.join(ACTIVATIONS)}")
-    exponent = coupling.get("exponent", spec.exponent)
-    if exponent not in ALPHA_OFFSETS:
-        raise ValueError(f"{spec.source}: exponent must be 1 or 2, got {exponent!r}")
+    block, transformed, conditioned_on = coupling.block, coupling.transformed, coupling.conditioned_on
     # An InverseFlow around the transformer, `_delegate`, makes its closed form that of the density direction.
     prefixes = {key[:key.index("_compute_")] for key in blocks.keys(block) if "_compute_" in key}
     if len(prefixes) != 1:
@@ -244,19 +264,18 @@ def _coupling(blocks, spec, coupling):
     prefix, = prefixes
     closed_form = "density" if "_delegate." in prefix else "sampling"
 
-    is_torsion = np.array(conditioned_on) >= spec.first_torsion
-    features = len(conditioned_on) + int(is_torsion.sum())
+    features = len(conditioned_on) + sum(coordinate >= first_torsion for coordinate in conditioned_on)
     weights, networks, components = {}, [], None
     for index, (name, multiple) in enumerate(_NETWORKS):
         layers = _dense_layers(blocks, block, prefix + name)
         if layers[0][0].shape[1] != features:
-            raise ValueError(f"block {block}: {name} reads {layers[0][0].shape[1]} features, but {coupling['on']} has {features}")
+            raise ValueError(f"block {block}: {name} reads {layers[0][0].shape[1]} features, but {coupling.on} has {features}")
         outputs = len(layers[-1][1])
         expected = multiple * len(transformed) * components if components else None
         if outputs % (multiple * len(transformed)) or expected not in (None, outputs):
             wanted = expected or f"a multiple of {multiple * len(transformed)}"
             raise ValueError(f"block {block}: {name} has {outputs} outputs, expected {wanted} for the {len(transformed)} "
-                             f"coordinates of {what}")
+                             f"coordinates of {coupling.what}")
         components = outputs // (multiple * len(transformed))
         networks.append([len(bias) for _, bias in layers[:-1]])
         for m, (weight, bias) in enumerate(layers):
@@ -270,11 +289,11 @@ def _coupling(blocks, spec, coupling):
         "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
         "transformer": {
             "type": "smoothMixture", "head": "published", "closedForm": closed_form, "components": components,
-            "exponent": exponent, "alphaOffset": ALPHA_OFFSETS[exponent],
+            "exponent": coupling.exponent, "alphaOffset": ALPHA_OFFSETS[coupling.exponent],
             "alphaRange": constant("_conditional_ramp._max_alpha"), "logSteepnessBound": constant("_log_sigma_bound"),
             "minimumFloor": constant("_min_density_lower_bound"),
         },
-        "conditioner": {"activation": activation, "networks": networks},
+        "conditioner": {"activation": coupling.activation, "networks": networks},
     }
     return layer, weights
 
@@ -320,16 +339,16 @@ def _read_state_dict(path):
         import torch
     except ImportError as error:
         raise ImportError("reading a checkpoint needs PyTorch: pip install torch. Only the import does; models run without it") from error
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint file {path}")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            contents = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no checkpoint file {path}") from None
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is no PyTorch checkpoint, or reading it would run code that it holds. If you trust its origin, load "
                          f"it yourself, save its state_dict alone with torch.save, and import that. PyTorch says: {error}") from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no PyTorch checkpoint, or it was cut short: {error}") from None
+    except Exception as error:    # anything, depending on where the file is damaged
+        raise ValueError(f"{path} is no PyTorch checkpoint, or it was cut short ({type(error).__name__}: {error})") from None
     if isinstance(contents, dict) and isinstance(contents.get("state_dict"), dict):
         contents = contents["state_dict"]
     if not isinstance(contents, dict) or not all(isinstance(key, str) for key in contents):
