@@ -55,6 +55,8 @@ BASINS = {
     "alphaL": lambda phi, psi: analysis.in_alpha_l(phi) & (psi > np.radians(-30)) & (psi < np.radians(90)),
 }
 """Where the NVT runs start: φ and ψ in radian."""
+CERTIFICATION = Path("docs/certification")
+"""Where the figures of the shipped model are, relative to the repository."""
 
 
 @dataclass(frozen=True)
@@ -449,12 +451,53 @@ def report(directory) -> str:
     return "\n".join(lines)
 
 
+README_BEGIN, README_END = "<!-- figures, written by ./dev certify -->\n", "<!-- end of figures -->\n"
+
+
+def readme_table(directory) -> str:
+    """The figures that README.md shows, a Markdown table with a line for each part that was run."""
+    figures = {name: document["figures"] for name, document in read_parts(directory).items()}
+    lines = ["| figure | flow | for comparison |", "|---|---|---|"]
+    if "accuracy" in figures:
+        f = figures["accuracy"]
+        lines += [f"| force RMSE on {f['frames']:,} held-out frames, k_BT/nm | {f['forceRmse']:.1f} | "
+                  f"RMS force {f['forceRms']:.0f}; published flow 55.6 |",
+                  f"| negative log-likelihood, measure \"cartesian\" / \"frame\" | {f['negativeLogLikelihood']:.1f} / "
+                  f"{f['negativeLogLikelihoodFrame']:.1f} | published flow - / -210.9 |"]
+    if "populations" in figures:
+        f = figures["populations"]
+        lines.append(f"| free energy of the basin φ > 0, k_BT | {f['flow']['freeEnergy']:.2f} ± {f['flow']['error']:.2f} | replica exchange "
+                     f"{f['replicaExchange']['freeEnergy']:.2f} ± {f['replicaExchange']['error']:.2f} |")
+    if "nve" in figures:
+        f = figures["nve"]
+        title = f"NVE, {f['starts']} × {f['length']:g} ps at {f['stepSize']:g} fs, per degree of freedom"
+        lines += [f"| {title}: energy fluctuation, kJ/mol | {f['fluctuation']:.4f} | Amber {f['fluctuationAmber']:.4f} |",
+                  f"| the same: energy drift, kJ/mol/ps | {f['drift']:.1e} | Amber {f['driftAmber']:.1e} |"]
+    if "step_size" in figures:
+        f = figures["step_size"]
+        lines.append(f"| exponent of the step size in the fluctuation, {f['stepSizes'][0]:g} to {f['stepSizes'][-1]:g} fs | "
+                     f"{f['exponent']:.2f} ± {f['exponentError']:.2f} | Amber {f['exponentAmber']:.2f}; smooth potential 2 |")
+    if "nvt" in figures:
+        f = figures["nvt"]
+        lines.append(f"| NVT, {f['basins']} × {f['length'] / 1000:g} ns: frames where U is exactly -k_BT ln p, least of the runs | "
+                     f"{100 * f['smallestFractionInInnerSupport']:.2f} % | |")
+    return "\n".join(lines) + "\n"
+
+
+def update_readme(path, directory):
+    """Put the table between its two marks in README.md; a file without them is left alone."""
+    text = Path(path).read_text()
+    if README_BEGIN in text and README_END in text:
+        before, after = text.split(README_BEGIN)[0], text.split(README_END)[1]
+        atomic.write_bytes(path, (before + README_BEGIN + readme_table(directory) + README_END + after).encode())
+
+
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m openmmflow.certify", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     names = ("accuracy", "populations", "nve", "step_size", "nvt")
     parser.add_argument("--only", action="append", choices=names, help="this part; may be given several times; all if not given")
-    parser.add_argument("-o", "--output", type=Path, default=Path("docs/certification"), help="folder of the JSON files")
+    parser.add_argument("-o", "--output", type=Path, default=CERTIFICATION, help="folder of the JSON files")
     parser.add_argument("--model", type=Path, default=shipped.MODEL, help="the model file")
     parser.add_argument("--frames", type=Path, nargs="+", help="data sets; all of runs/alanine_dipeptide/*.h5 if not given, "
                                                                "and if there is none, one is made in the folder of the runs")
@@ -474,6 +517,8 @@ def main(arguments=None) -> int:
     with InterruptFlag() as interrupted:
         incomplete = certify(options.only or names, certification, options.output, processes=options.processes, deadline=deadline,
                              interrupted=interrupted)
+    if options.output == CERTIFICATION and Path("README.md").exists():
+        update_readme("README.md", options.output)
     print(report(options.output).split("\n## ", 1)[0])
     if incomplete:
         print(f"not complete: {', '.join(incomplete)}; the same command goes on", file=sys.stderr)

@@ -40,6 +40,11 @@ def test_the_page_shows_the_figures():
     assert CERTIFICATION.with_suffix(".md").read_text() == certify.report(CERTIFICATION)
 
 
+def test_the_readme_shows_the_figures():
+    readme = (CERTIFICATION.parents[1] / "README.md").read_text()
+    assert certify.README_BEGIN + certify.readme_table(CERTIFICATION) + certify.README_END in readme
+
+
 def test_the_bounds_are_those_of_the_project():
     """They may be tightened; loosening them needs a decision, not an edit."""
     bounds = {(bound.part, bound.figure): bound for bound in certify.BOUNDS}
@@ -164,6 +169,11 @@ def test_runs_stop_go_on_and_are_certified(tmp_path, model, frames, short):
     nvt = parts["nvt"]["figures"]
     assert set(nvt["runs"]) == {"beta", "alphaR", "alphaL"} and nvt["runs"]["beta"]["frames"] == 5
     assert nvt["smallestFractionInSupport"] == nvt["smallestFractionInInnerSupport"] == 1.0
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{certify.README_BEGIN}old\n{certify.README_END}after\n")
+    certify.update_readme(readme, output)
+    assert readme.read_text() == f"before\n{certify.README_BEGIN}{certify.readme_table(output)}{certify.README_END}after\n"
+    assert f"| {nve['fluctuation']:.4f} | Amber {nve['fluctuationAmber']:.4f} |" in readme.read_text()
     page = output.with_suffix(".md").read_text()
     assert page == certify.report(output) and "| NVE starts | 2  | ≥ 10 | **misses** |" in page
 
