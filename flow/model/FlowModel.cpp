@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -112,6 +113,9 @@ FlowModel FlowModel::load(const string& path) {
     }
     catch (const FlowModelError& error) {
         fail("model file '", path, "': ", error.what());
+    }
+    catch (const bad_alloc&) {
+        fail("model file '", path, "' needs more memory than there is");
     }
 }
 

@@ -79,7 +79,10 @@ def unpack(contents: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(document, tensors):
         raise ValueError(f"the model file is damaged: its checksum is {metadata[_CHECKSUM]}, its contents have "
                          f"{_checksum(document, tensors)}. Get the file again from where it came from")
-    return json.loads(document), tensors
+    try:
+        return json.loads(document), tensors
+    except ValueError as error:
+        raise ValueError(f"the architecture in this model file is no JSON document: {error}") from None
 
 
 def write(path, architecture: dict, tensors: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Models of random architecture, with conformations in their support: inputs of tests."""
+import numpy as np
+import torch
+from reference_flow import ReferenceFlow
+
+HEADS, CLOSED_FORMS, EXPONENTS = ("free", "published"), ("density", "sampling"), (1, 2)
+ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
+DISTRIBUTIONS = ("uniform", "normal", "truncatedNormal")
+SMALLEST_ALPHA = {1: 0.8656721, 2: 0.3052033}
+
+
+class RandomArchitecture:
+    """Draws the parts of one model of `particles` particles; :meth:`model` has architecture and tensors.
+
+    ``positions`` (count, particles, 3), nm, lie inside the support, which is chosen around them.
+    """
+
+    def __init__(self, seed, particles=None, *, measure=None, count=6):
+        self.random = np.random.default_rng(seed)
+        self.particles = particles or int(self.random.integers(4, 11))
+        self.measure = measure or self.choose(("cartesian", "frame"))
+        self.z_matrix = self._draw_z_matrix()
+        self.positions = self._draw_positions(count)
+        self.layers = [{"type": "internalCoordinates", "zMatrix": self.z_matrix}]
+        self.tensors = {}
+        self.domains = np.array(["real"] * (2 * self.particles - 3) + ["circle"] * (self.particles - 3), dtype=object)
+        self.coordinates = self._internal_coordinates(self.positions)
+
+    def choose(self, choices):
+        return choices[self.random.integers(len(choices))]
+
+    def add_marginals(self, distribution=None, *, all_coordinates=True):
+        """Map real coordinates to intervals in groups, all of them or some."""
+        real = self.random.permutation(np.flatnonzero(self.domains == "real"))
+        if not all_coordinates:
+            real = real[:self.random.integers(1, len(real) + 1)]
+        for group in np.split(real, np.sort(self.random.integers(0, len(real) + 1, 2))):
+            if len(group):
+                kind = distribution or self.choose(DISTRIBUTIONS)
+                entry = self._distributions(f"layers.{len(self.layers)}", kind, group, self.coordinates[:, group])
+                self.layers.append({"type": "marginal"} | entry)
+                self.domains[group] = "interval"
+
+    def add_coupling(self, *, head=None, closed_form=None, exponent=None, activation=None, hidden_layers=None, networks=None):
+        """Transform some coordinates that are not real, conditioned on some of the others."""
+        possible = self.random.permutation(np.flatnonzero(self.domains != "real"))
+        transformed = possible[:self.random.integers(1, len(possible) + 1)]
+        rest = self.random.permutation(np.setdiff1d(np.arange(len(self.domains)), transformed))
+        conditions = rest[:self.random.integers(1, len(rest) + 1)] if len(rest) else rest
+        components, exponent = int(self.random.integers(1, 7)), exponent or self.choose(EXPONENTS)
+        features = len(conditions) + np.count_nonzero(self.domains[conditions] == "circle")
+        networks = networks or self.choose((1, 3))
+        cuts = [0, *sorted(self.random.choice([1, 2, 3, 4], networks - 1, replace=False)), 5]
+        widths = []
+        for network, (first, last) in enumerate(zip(cuts, cuts[1:])):
+            depth = 0 if not len(conditions) else self.random.integers(0, 4) if hidden_layers is None else hidden_layers
+            hidden = self.random.integers(2, 12, depth).tolist()
+            widths.append(hidden)
+            sizes = [features, *hidden, int(last - first) * len(transformed) * components]
+            for m, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
+                name = f"layers.{len(self.layers)}.networks.{network}.{m}"
+                self._add(f"{name}.weight", self.random.normal(size=(outputs, inputs)) * 1.2 / np.sqrt(max(inputs, 1)))
+                self._add(f"{name}.bias", self.random.normal(size=outputs) * 0.5)
+        self.layers.append({
+            "type": "coupling", "transformed": transformed.tolist(), "conditionedOn": conditions.tolist(),
+            "transformer": {
+                "type": "smoothMixture", "head": head or self.choose(HEADS), "closedForm": closed_form or self.choose(CLOSED_FORMS),
+                "components": components, "exponent": exponent, "alphaOffset": SMALLEST_ALPHA[exponent] + self.random.uniform(0, 0.2),
+                "alphaRange": self.random.uniform(0, 10), "logSteepnessBound": self.random.uniform(0.5, 2),
+                "minimumFloor": 10**self.random.uniform(-6, -1)},
+            "conditioner": {"activation": activation or self.choose(ACTIVATIONS), "networks": widths},
+        })
+
+    def model(self):
+        """Architecture and tensors, with a base density that fits the domains."""
+        base = []
+        intervals = self.random.permutation(np.flatnonzero(self.domains == "interval"))
+        truncated, uniform = np.split(intervals, [self.random.integers(len(intervals) + 1)])
+        uniform = np.concatenate([uniform, np.flatnonzero(self.domains == "circle")]).astype(int)
+        real = np.flatnonzero(self.domains == "real")
+        for kind, group in (("truncatedNormal", truncated), ("uniform", uniform), ("normal", real)):
+            if len(group):
+                samples = self.coordinates[:, group] if kind == "normal" else self.random.uniform(size=(8, len(group)))
+                base.append(self._distributions(f"base.{len(base)}", kind, group, samples, is_base=True))
+        architecture = {
+            "format": "openmm-flow", "version": 1, "numParticles": self.particles, "temperature": 300.0, "measure": self.measure,
+            "bonds": [row[:2] for row in self.z_matrix if row[1] >= 0], "constraints": [], "layers": self.layers, "base": base}
+        return architecture, self.tensors
+
+    def _add(self, name, values):
+        self.tensors[name] = np.asarray(values, dtype=np.float64)
+
+    def _distributions(self, prefix, kind, group, samples, *, is_base=False):
+        """An entry whose distributions hold the samples (samples, group) well inside."""
+        low, high = samples.min(0), samples.max(0)
+        width = high - low + 0.02
+        if kind != "uniform":
+            self._add(f"{prefix}.mean", (low + high) / 2 + 0.2 * width * self.random.uniform(-1, 1, len(group)))
+            self._add(f"{prefix}.std", width * self.random.uniform(0.5, 1.5, len(group)))
+        if kind != "normal" and not is_base:
+            self._add(f"{prefix}.lower", np.maximum(low - width, 0))
+            self._add(f"{prefix}.upper", np.where(group < self.particles - 1, high + width, np.minimum(high + width, 1)))
+        return {"distribution": kind, "coordinates": group.tolist()}
+
+    def _draw_z_matrix(self):
+        """Every particle from any three that were placed before it, in any order."""
+        order = self.random.permutation(self.particles)
+        rows = []
+        for n, particle in enumerate(order):
+            placed_from = self.random.permutation(order[:n])[:3]
+            rows.append([int(i) for i in (particle, *placed_from)] + [-1] * (3 - len(placed_from)))
+        self.random.shuffle(rows)
+        return rows
+
+    def _draw_positions(self, count):
+        """Conformations near one in which no particles of a row are close to each other or to a line."""
+        rows = [[i for i in row if i >= 0] for row in self.z_matrix]
+        while True:
+            x = self.random.normal(size=(self.particles, 3)) * 0.15
+            if all(self._is_well_placed(x[row]) for row in rows):
+                return x + 0.003 * self.random.normal(size=(count, self.particles, 3))
+
+    @staticmethod
+    def _is_well_placed(points):
+        steps = np.diff(points, axis=0)
+        lengths = np.linalg.norm(steps, axis=1)
+        if np.any(lengths < 0.08):
+            return False
+        directions = steps / lengths[:, None]
+        return all(np.linalg.norm(np.cross(a, b)) > 0.3 for a, b in zip(directions, directions[1:]))
+
+    def _internal_coordinates(self, positions):
+        architecture = {"numParticles": self.particles, "measure": self.measure}
+        return ReferenceFlow(architecture, {})._internal_coordinates(self.layers[0], torch.from_numpy(positions))[0].numpy()
