@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+#include "FlowForceTesting.h"
+#include "internal/ThermalEnergy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+
+using OpenMM::Platform;
+using OpenMM::Vec3;
+
+namespace OpenMMFlow {
+
+namespace {
+
+/** Small, of bounded support, and between them both heads, exponents, measures and closed-form directions. */
+ModelParts testModelParts(int index) {
+    RandomModelOptions options;
+    options.numParticles = 4+2*index;
+    options.head = index%2 == 0 ? MixtureHead::Free : MixtureHead::Published;
+    options.measure = index == 1 ? Measure::Frame : Measure::Cartesian;
+    options.exponent = index == 2 ? 2 : 1;
+    options.closedForm = index == 3 ? Direction::Sampling : Direction::Density;
+    options.marginal = index%2 == 0 ? Distribution::Uniform : Distribution::TruncatedNormal;
+    options.numCouplings = 2;
+    return randomModelParts(options, 100+index);
+}
+
+} // namespace
+
+Platform& testPlatform(const std::string& name) {
+    static const bool loaded = [] {
+        Platform::loadPluginLibrary(OPENMM_CPU_PLUGIN);
+        Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN);
+        return true;
+    }();
+    (void) loaded;
+    return Platform::getPlatform(name);
+}
+
+FlowModel testModel(int index) {
+    return FlowModel::fromBytes(testModelParts(index).toBytes());
+}
+
+FlowModel editedModel(int index, const std::function<void(ModelParts&)>& edit) {
+    ModelParts parts = testModelParts(index);
+    edit(parts);
+    return FlowModel::fromBytes(parts.toBytes());
+}
+
+FlowModel scaledModel(int index, double factor) {
+    return editedModel(index, [&](ModelParts& parts) {
+        for (auto& [name, tensor] : parts.tensors)
+            if (name.find(".networks.") != std::string::npos)
+                for (double& value : tensor.values)
+                    value *= factor;
+    });
+}
+
+std::vector<Vec3> conformation(const FlowModel& model, std::mt19937& random) {
+    const std::vector<double> coordinates = randomConformation(model, random);
+    std::vector<Vec3> positions;
+    for (std::size_t i = 0; i < coordinates.size(); i += 3)
+        positions.emplace_back(coordinates[i], coordinates[i+1], coordinates[i+2]);
+    return positions;
+}
+
+std::vector<Vec3> perturbed(const std::vector<Vec3>& positions, double deviation, std::mt19937& random) {
+    std::normal_distribution<double> normal(0, deviation);
+    std::vector<Vec3> moved = positions;
+    for (Vec3& position : moved)
+        for (int k = 0; k < 3; k++)
+            position[k] += normal(random);
+    return moved;
+}
+
+std::function<Vec3(Vec3)> randomRotation(std::mt19937& random) {
+    // The columns: a random direction, one perpendicular to it, and their cross product.
+    std::normal_distribution<double> normal;
+    Vec3 a(normal(random), normal(random), normal(random)), b(normal(random), normal(random), normal(random));
+    a /= std::sqrt(a.dot(a));
+    b -= a*a.dot(b);
+    b /= std::sqrt(b.dot(b));
+    const Vec3 c = a.cross(b);
+    return [=](Vec3 x) {
+        return a*x[0]+b*x[1]+c*x[2];
+    };
+}
+
+Simulation::Simulation(Platform& platform, OpenMM::Force* force, const std::vector<Vec3>& positions) :
+        Simulation(platform, [&](OpenMM::System& system) {
+            addParticles(system, positions.size());
+            system.addForce(force);
+        }, positions) {
+}
+
+Simulation::Simulation(Platform& platform, const std::function<void(OpenMM::System&)>& build, const std::vector<Vec3>& positions,
+        std::unique_ptr<OpenMM::Integrator> integrator) : integrator(std::move(integrator)) {
+    build(system);
+    if (this->integrator == nullptr)
+        this->integrator = std::make_unique<OpenMM::VerletIntegrator>(0.001);
+    context = std::make_unique<OpenMM::Context>(system, *this->integrator, platform);
+    context->setPositions(positions);
+}
+
+double Simulation::energy() const {
+    return context->getState(OpenMM::State::Energy).getPotentialEnergy();
+}
+
+std::vector<Vec3> Simulation::forces() const {
+    return context->getState(OpenMM::State::Forces).getForces();
+}
+
+void addParticles(OpenMM::System& system, int count) {
+    for (int i = 0; i < count; i++)
+        system.addParticle(12);
+}
+
+double thermalEnergyOf(const FlowModel& model) {
+    return thermalEnergy(model.getTemperature());
+}
+
+double rootMeanSquare(const std::vector<Vec3>& vectors) {
+    double sum = 0;
+    for (const Vec3& vector : vectors)
+        sum += vector.dot(vector);
+    return std::sqrt(sum/(3*vectors.size()));
+}
+
+double maximumDifference(const std::vector<Vec3>& a, const std::vector<Vec3>& b) {
+    double maximum = a.size() == b.size() ? 0 : HUGE_VAL;
+    for (std::size_t i = 0; i < std::min(a.size(), b.size()); i++)
+        for (int k = 0; k < 3; k++)
+            if (!(std::abs(a[i][k]-b[i][k]) <= maximum))    // NaN counts as different
+                maximum = std::isnan(a[i][k]-b[i][k]) ? HUGE_VAL : std::abs(a[i][k]-b[i][k]);
+    return maximum;
+}
+
+void report(const std::string& what, double value) {
+    std::cout << what << ": " << value << std::endl;
+    testing::Test::RecordProperty(what, std::to_string(value));
+}
+
+void expectError(const std::function<void()>& action, const std::vector<std::string>& words) {
+    try {
+        action();
+        ADD_FAILURE() << "no OpenMMException was thrown";
+    }
+    catch (const OpenMM::OpenMMException& error) {
+        const std::string message = error.what();
+        std::cout << "message: " << message << std::endl;
+        for (const std::string& word : words)
+            EXPECT_NE(message.find(word), std::string::npos) << "'" << word << "' is not in: " << message;
+    }
+}
+
+std::string flowForceTestName(const testing::TestParamInfo<std::tuple<std::string, int>>& info) {
+    return std::get<0>(info.param)+"Model"+std::to_string(std::get<1>(info.param));
+}
+
+} // namespace OpenMMFlow
