@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", **formats, help="run alanine dipeptide in the shipped model, next to its force field",
                                description="Molecular dynamics of alanine dipeptide in the shipped model and in amber99sbildn + OBC: "
                                            "NVT, then NVE; prints a table, writes ramachandran.png and energy_conservation.png.")
-    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for plots and trajectories")
+    demo.add_argument("-o", "--output", type=Path, default=Path("runs/demo"), help="folder for plots and trajectories")
     demo.add_argument("--model", type=Path, default=argparse.SUPPRESS, help="another model of the molecule than the shipped one")
     demo.add_argument("--nvt-steps", type=_count, default=60_000, help="of 1 fs")
     demo.add_argument("--nve-steps", type=_count, default=20_000, help="of 1 fs")

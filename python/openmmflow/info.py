@@ -2,6 +2,7 @@
 """What is installed, where FlowForce runs, and what a model file holds: ``openmmflow info``."""
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def describe_model(path) -> str:
         ("layers", _layers(architecture["layers"])),
         ("base density", ", ".join(f"{entry['distribution']} ({len(entry['coordinates'])})" for entry in architecture["base"])),
     ]
-    rows += [(key, _text(value)) for key, value in data.items() if key not in ("forceField", "environment", "method")]
+    shown = ("forceField", "environment", "method", "temperature", "constraints")
+    rows += [(key, _text(value)) for key, value in data.items() if key not in shown]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
@@ -65,7 +67,9 @@ def describe_model(path) -> str:
 def _text(value) -> str:
     if value is None:
         return "not recorded"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return json.dumps(value) if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _constraints(constraints) -> str:
