@@ -204,6 +204,18 @@ void Coupling<Real>::backward(int M, double* gradient, Real* arena) const {
 }
 
 template <class Real>
+void Coupling<Real>::sample(int M, double* coordinates, double* logDet, Real* arena) const {
+    // The conditioning coordinates are the same on both sides: only the transformer turns round.
+    CouplingPlan<Real> plan = (M == 1 ? single : block).plan;
+    plan.inverse = !plan.inverse;
+    for (int m = 0; m < M; m++)
+        logDet[m] = -logDet[m];
+    kernels.forward(plan, M, false, coordinates, logDet, arena);
+    for (int m = 0; m < M; m++)
+        logDet[m] = -logDet[m];
+}
+
+template <class Real>
 double Coupling<Real>::getLowerBound() const {
     return (numIntervals+numCircles)*log(transformer.minimumFloor);
 }

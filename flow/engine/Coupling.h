@@ -31,6 +31,8 @@ public:
     void forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena) const;
     /** Turn `gradient` [n][M], dL/d(coordinates after the layer), into that before it, with ln|det J| of the layer added to L. */
     void backward(int M, double* gradient, Real* arena) const;
+    /** The sampling direction: from after to before the layer. Adds ln|det J| of the density direction to `logDet` [M]. */
+    void sample(int M, double* coordinates, double* logDet, Real* arena) const;
     /** A lower bound of ln|det J|: exact for the closed form in density direction, of that order for its inverse. */
     double getLowerBound() const;
 

@@ -80,6 +80,9 @@ public:
             Workspace& workspace) const = 0;
     virtual void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
             double* gradient, Workspace& workspace) const = 0;
+    virtual void toPositions(long long count, const double* latent, double* positions, double* logProb,
+            Workspace& workspace) const = 0;
+    virtual void sampleLatent(long long count, double* latent) const = 0;
 };
 
 class Evaluator::Workspace {
@@ -190,6 +193,37 @@ public:
                 }
             }
         }, room);
+    }
+
+    void toPositions(long long count, const double* latent, double* positions, double* logProb,
+            Workspace& workspace) const override {
+        Room& room = static_cast<Room&>(workspace);
+        forEachGroup(count, [&](long long first, int used, Group& group) {
+            const int M = group.M;
+            fill(group.logProb.begin(), group.logProb.end(), 0.0);
+            for (int m = 0; m < used; m++)
+                for (int i = 0; i < n; i++)
+                    group.coordinates[i*M+m] = latent[(first+m)*n+i];
+            for (const Marginals& distribution : base)
+                distribution.addLogDensity(M, group.coordinates.data(), group.logProb.data());
+            for (size_t i = stages.size(); i-- > 0; )
+                if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
+                    coupling->sample(M, group.coordinates.data(), group.logProb.data(), get<CouplingRoom>(group.rooms[i]).data());
+                else
+                    get<Marginals>(stages[i]).sample(M, group.coordinates.data(), group.logProb.data());
+            for (int m = 0; m < used; m++) {
+                for (int i = 0; i < n; i++)
+                    group.column[i] = group.coordinates[i*M+m];
+                logProb[first+m] = group.logProb[m]+internalCoordinates.place(group.column.data(),
+                        positions+(first+m)*3*numParticles, group.geometries[m]);
+            }
+        }, room);
+    }
+
+    void sampleLatent(long long count, double* latent) const override {
+        for (const Marginals& distribution : base)
+            for (long long i = 0; i < count; i++)
+                distribution.sampleLatent(1, latent+i*n);
     }
 
 private:
@@ -336,4 +370,12 @@ void Evaluator::logProb(long long count, const double* positions, double* logPro
 void Evaluator::continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
         double* gradient, Workspace& workspace) const {
     implementation->continuedPotential(count, positions, lambda, potentials, gradient, workspace);
+}
+
+void Evaluator::toPositions(long long count, const double* latent, double* positions, double* logProb, Workspace& workspace) const {
+    implementation->toPositions(count, latent, positions, logProb, workspace);
+}
+
+void Evaluator::sampleLatent(long long count, double* latent) const {
+    implementation->sampleLatent(count, latent);
 }

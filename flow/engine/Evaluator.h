@@ -80,6 +80,20 @@ public:
     void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
             double* gradient, Workspace& workspace) const;
 
+    /**
+     * The sampling direction.
+     *
+     * @param count      number of molecules
+     * @param latent     (count, numCoordinates)
+     * @param positions  out, (count, numParticles, 3), nm; the first frame atom at the origin, the second on the positive x axis, the
+     *                   third in the xy plane with positive y
+     * @param logProb    out, (count), ln p
+     */
+    void toPositions(long long count, const double* latent, double* positions, double* logProb, Workspace& workspace) const;
+
+    /** Latents of the base density from uniform random numbers in (0,1), in place: (count, numCoordinates). */
+    void sampleLatent(long long count, double* latent) const;
+
     /** The same for one molecule. */
     double logProb(const double* positions, double* gradient, double* latent, Workspace& workspace) const {
         double value;

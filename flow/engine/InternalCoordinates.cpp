@@ -27,6 +27,17 @@ InternalCoordinates::InternalCoordinates(const vector<array<int, 4>>& zMatrix, i
             angleAtoms.push_back({row[0], row[1], row[2]});
             torsionAtoms.push_back(row);
         }
+    vector<bool> placed(numParticles, false);
+    for (int atom : {bondAtoms[0][0], bondAtoms[0][1], bondAtoms[1][0]})
+        placed[atom] = true;
+    while (placementOrder.size() < torsionAtoms.size())
+        for (int i = 0; i < getNumTorsions(); i++) {
+            const array<int, 4>& row = torsionAtoms[i];
+            if (!placed[row[0]] && placed[row[1]] && placed[row[2]] && placed[row[3]]) {
+                placed[row[0]] = true;
+                placementOrder.push_back(i);
+            }
+        }
     // Angles are divided by pi, torsions by 2 pi; the uniform orientation of the frame has density 1/(8 pi^2).
     logConstant = -getNumAngles()*log(PI)-getNumTorsions()*log(2*PI);
     if (measure == Measure::Cartesian)
@@ -89,6 +100,11 @@ double InternalCoordinates::normalize(const double* bonds, const double* angles,
         coordinates[numBonds+i] = angles[i]/PI;
     for (int i = 0; i < getNumTorsions(); i++)
         coordinates[numBonds+numAngles+i] = (torsions[i]+PI)/(2*PI);
+    return logDeterminant(bonds, angles);
+}
+
+double InternalCoordinates::logDeterminant(const double* bonds, const double* angles) const {
+    const int numBonds = getNumBonds();
     double logDet = logConstant;
     for (int i = 2; i < numBonds; i++)
         logDet -= 2*log(bonds[i])+log(sin(angles[i-1]));
@@ -113,6 +129,33 @@ void InternalCoordinates::normalizeBackward(const double* bonds, const double* a
     }
     for (int i = 0; i < getNumTorsions(); i++)
         torsionGradient[i] = gradient[numBonds+numAngles+i]/(2*PI);
+}
+
+double InternalCoordinates::place(const double* coordinates, double* positions, State& state) const {
+    const int numBonds = getNumBonds(), numAngles = getNumAngles();
+    for (int i = 0; i < numBonds; i++)
+        state.bondValues[i] = coordinates[i];
+    for (int i = 0; i < numAngles; i++)
+        state.angleValues[i] = PI*coordinates[numBonds+i];
+    for (int i = 0; i < getNumTorsions(); i++)
+        state.torsionValues[i] = 2*PI*coordinates[numBonds+numAngles+i]-PI;
+    const auto put = [&](int atom, const F::Vector& r) {
+        positions[3*atom] = r.x;
+        positions[3*atom+1] = r.y;
+        positions[3*atom+2] = r.z;
+    };
+    const double b0 = state.bondValues[0], b1 = state.bondValues[1], angle = state.angleValues[0];
+    // The third frame atom may hang on either of the other two.
+    const bool onSecond = (bondAtoms[1][1] == bondAtoms[0][0]);
+    put(bondAtoms[0][1], {0, 0, 0});
+    put(bondAtoms[0][0], {b0, 0, 0});
+    put(bondAtoms[1][0], {onSecond ? b0-b1*cos(angle) : b1*cos(angle), b1*sin(angle), 0});
+    for (int i : placementOrder) {
+        const array<int, 4>& row = torsionAtoms[i];
+        put(row[0], F::placeAtom(position(positions, row[1]), position(positions, row[2]), position(positions, row[3]),
+                state.bondValues[i+2], state.angleValues[i+1], state.torsionValues[i]));
+    }
+    return logDeterminant(state.bondValues.data(), state.angleValues.data());
 }
 
 static void add(double* positions, int atom, double factor, const F::Vector& v) {

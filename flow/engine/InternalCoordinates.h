@@ -63,13 +63,27 @@ public:
     void normalizeBackward(const double* bonds, const double* angles, const double* gradient, double* bondGradient,
             double* angleGradient, double* torsionGradient) const;
 
+    /**
+     * The sampling direction: positions from coordinates. The first frame atom is at the origin, the second on the positive x axis, the
+     * third in the xy plane with positive y.
+     *
+     * @param coordinates  (3P-6)
+     * @param positions    out, (P, 3), nm
+     * @return ln|det d(coordinates)/dx| in the model's measure
+     */
+    double place(const double* coordinates, double* positions, State& state) const;
+
     /** Positions' gradient (P, 3), overwritten, from the gradients in `state`. Torsions are left out if `withTorsions` is false. */
     void backward(double* positionGradient, bool withTorsions, State& state) const;
 
 private:
+    /** ln|det d(coordinates)/dx| */
+    double logDeterminant(const double* bonds, const double* angles) const;
+
     std::vector<std::array<int, 2>> bondAtoms;
     std::vector<std::array<int, 3>> angleAtoms;
     std::vector<std::array<int, 4>> torsionAtoms;
+    std::vector<int> placementOrder;                          // of the torsions' rows
     int numParticles;
     Measure measure;
     double logConstant;

@@ -79,6 +79,30 @@ void Marginals::backward(int M, double* gradient, const State& state) const {
         }
 }
 
+double Marginals::quantile(int index, double p) const {
+    const Parameters& q = parameters[index];
+    if (distribution == Distribution::Uniform)
+        return q.lower+p/q.inverseWidth;
+    // The tails are infinitely long; no sample lies beyond 37 standard deviations.
+    const double cdf = min(max(q.cdfLower+p/q.inverseMass, 1e-300), 1-1e-16);
+    return q.mean+F::standardNormalQuantile(cdf)/q.inverseStd;
+}
+
+void Marginals::sample(int M, double* x, double* logDet) const {
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++) {
+            double& value = x[coordinates[i]*M+m];
+            value = quantile(static_cast<int>(i), value);
+            logDet[m] += evaluate(static_cast<int>(i), value).logDensity;
+        }
+}
+
+void Marginals::sampleLatent(int M, double* latent) const {
+    for (size_t i = 0; i < coordinates.size(); i++)
+        for (int m = 0; m < M; m++)
+            latent[coordinates[i]*M+m] = quantile(static_cast<int>(i), latent[coordinates[i]*M+m]);
+}
+
 void Marginals::addLogDensity(int M, const double* latent, double* logDensity) const {
     if (distribution == Distribution::Uniform)
         return;    // density 1 on [0,1]

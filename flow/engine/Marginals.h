@@ -26,6 +26,11 @@ public:
     /** `gradient` [n][M]: from after to before the layer, with ln|det J| added to L. */
     void backward(int M, double* gradient, const State& state) const;
 
+    /** The sampling direction: from [0,1] to the coordinates. Adds ln|det J| of the density direction to `logDet` [M]. */
+    void sample(int M, double* coordinates, double* logDet) const;
+
+    /** As a base density: latents [n][M] from uniform random numbers in the same places. */
+    void sampleLatent(int M, double* latent) const;
     /** As a base density: add ln p of `latent` [n][M] to `logDensity` [M]. */
     void addLogDensity(int M, const double* latent, double* logDensity) const;
     /** Add its derivative to `gradient` [n][M]. */
@@ -36,6 +41,8 @@ public:
     static double upperEdge(const CoordinateDistributions& distributions, int index);
 
     Formulas<double>::MarginalValue evaluate(int index, double x) const;
+    /** The coordinate whose CDF is p. */
+    double quantile(int index, double p) const;
     const std::vector<int>& getCoordinates() const {
         return coordinates;
     }

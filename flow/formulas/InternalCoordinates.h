@@ -98,3 +98,18 @@ FORMULA Torsion torsion(Vector i, Vector j, Vector k, Vector l) {
     t.dK = vectorCombination((real) -1, t.dL, (real) -1, s);
     return t;
 }
+
+FORMULA Vector vectorNormalized(Vector a) {
+    return vectorCombination((real) 1/SQRT(vectorDot(a, a)), a, (real) 0, a);
+}
+
+// Where atom i lies, with bond length |ij|, the angle ijk and the torsion ijkl (IUPAC sign): the inverse of the three above.
+FORMULA Vector placeAtom(Vector j, Vector k, Vector l, real length, real angle, real torsion) {
+    Vector axis = vectorNormalized(vectorDifference(k, j));
+    Vector normal = vectorNormalized(vectorCross(axis, vectorDifference(l, k)));
+    Vector inPlane = vectorCross(normal, axis);
+    real sine = SIN(angle);
+    Vector across = vectorCombination(sine*COS(torsion), inPlane, -sine*SIN(torsion), normal);
+    Vector step = vectorCombination(length*COS(angle), axis, length, across);
+    return vectorCombination((real) 1, j, (real) 1, step);
+}

@@ -30,3 +30,17 @@ FORMULA MarginalValue normalMarginal(real x, real mean, real inverseStd, real cd
     m.dLogDensity = -t*inverseStd;
     return m;
 }
+
+// The inverse of standardNormalCdf on (0, 1). Abramowitz and Stegun 26.2.23 for the lower half, good to 4.5e-4, and three steps of
+// Halley's method, which cubes the error each.
+FORMULA real standardNormalQuantile(real p) {
+    real q = SELECT(p > (real) 0.5, (real) 1-p, p);
+    real t = SQRT((real) -2*LOG(q));
+    real x = ((real) 2.515517+t*((real) 0.802853+t*(real) 0.010328))/
+            ((real) 1+t*((real) 1.432788+t*((real) 0.189269+t*(real) 0.001308)))-t;
+    for (int step = 0; step < 3; step++) {
+        real u = (standardNormalCdf(x)-q)*(real) 2.5066282746310002*EXP((real) 0.5*x*x);
+        x = x-u/((real) 1+(real) 0.5*x*u);
+    }
+    return SELECT(p > (real) 0.5, -x, x);
+}

@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <mutex>
 #include <new>
+#include <random>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -69,6 +71,30 @@ void forEachShare(const Evaluator& evaluator, long long count, const Evaluate& e
 
 } // namespace
 
+/**
+ * Move the mean of positions (numParticles, 3) to the origin and turn them by the uniformly distributed rotation that belongs to three
+ * uniform random numbers: K. Shoemake, Uniform random rotations, Graphics Gems III (1992).
+ */
+static void centreAndRotate(int numParticles, const double* uniform, double* positions) {
+    const double twoPi = 6.283185307179586476925;
+    const double a = sqrt(1-uniform[0]), b = sqrt(uniform[0]);
+    const double x = a*sin(twoPi*uniform[1]), y = a*cos(twoPi*uniform[1]), z = b*sin(twoPi*uniform[2]), w = b*cos(twoPi*uniform[2]);
+    const double rotation[3][3] = {
+        {1-2*(y*y+z*z), 2*(x*y-z*w), 2*(x*z+y*w)},
+        {2*(x*y+z*w), 1-2*(x*x+z*z), 2*(y*z-x*w)},
+        {2*(x*z-y*w), 2*(y*z+x*w), 1-2*(x*x+y*y)}};
+    double mean[3] = {0, 0, 0};
+    for (int i = 0; i < numParticles; i++)
+        for (int k = 0; k < 3; k++)
+            mean[k] += positions[3*i+k]/numParticles;
+    for (int i = 0; i < numParticles; i++) {
+        double* r = positions+3*i;
+        const double centred[3] = {r[0]-mean[0], r[1]-mean[1], r[2]-mean[2]};
+        for (int k = 0; k < 3; k++)
+            r[k] = rotation[k][0]*centred[0]+rotation[k][1]*centred[1]+rotation[k][2]*centred[2];
+    }
+}
+
 struct FlowModel::Contents {
     explicit Contents(ModelContents&& file) : file(move(file)) {
     }
@@ -81,6 +107,7 @@ struct FlowModel::Contents {
      */
     void evaluate(const FlowModel& model, const double* positions, long long count, double* logProb, double* gradient,
             double* latent) const;
+    const Evaluator& getEvaluator(const FlowModel& model) const;
 
     const ModelContents file;
 
@@ -90,15 +117,20 @@ private:
     mutable unique_ptr<const Evaluator> evaluator;
 };
 
+const Evaluator& FlowModel::Contents::getEvaluator(const FlowModel& model) const {
+    call_once(compilation, [&] { evaluator = make_unique<const Evaluator>(model); });
+    return *evaluator;
+}
+
 void FlowModel::Contents::evaluate(const FlowModel& model, const double* positions, long long count, double* logProb,
         double* gradient, double* latent) const {
     const int numParticles = model.getNumParticles(), numCoordinates = model.getNumCoordinates();
     checkPositions(positions, count, numParticles);
-    call_once(compilation, [&] { evaluator = make_unique<const Evaluator>(model); });
+    const Evaluator& evaluator = getEvaluator(model);
     vector<double> unused(logProb == nullptr ? count : 0);
     double* values = (logProb == nullptr ? unused.data() : logProb);
-    forEachShare(*evaluator, count, [&](long long first, long long number, Evaluator::Workspace& workspace) {
-        evaluator->logProb(number, positions+first*3*numParticles, values+first,
+    forEachShare(evaluator, count, [&](long long first, long long number, Evaluator::Workspace& workspace) {
+        evaluator.logProb(number, positions+first*3*numParticles, values+first,
                 gradient == nullptr ? nullptr : gradient+first*3*numParticles,
                 latent == nullptr ? nullptr : latent+first*numCoordinates, workspace);
     });
@@ -179,4 +211,37 @@ void FlowModel::logProbAndGradient(const double* positions, long long count, dou
 
 void FlowModel::toLatent(const double* positions, long long count, double* latent, double* logProb) const {
     contents->evaluate(*this, positions, count, logProb, nullptr, latent);
+}
+
+void FlowModel::toPositions(const double* latent, long long count, double* positions, double* logProb) const {
+    const int numParticles = getNumParticles(), n = getNumCoordinates();
+    for (long long i = 0; i < count*n; i++)
+        if (!isfinite(latent[i]))
+            fail("latent ", i/n, " has a value that is not a finite number");
+    const Evaluator& evaluator = contents->getEvaluator(*this);
+    forEachShare(evaluator, count, [&](long long first, long long number, Evaluator::Workspace& workspace) {
+        evaluator.toPositions(number, latent+first*n, positions+first*3*numParticles, logProb+first, workspace);
+    });
+}
+
+void FlowModel::sample(long long count, unsigned long long seed, double* positions, double* logProb) const {
+    const int numParticles = getNumParticles(), n = getNumCoordinates();
+    const Evaluator& evaluator = contents->getEvaluator(*this);
+    vector<double> latent(count*n), orientation(3*count);
+    for (long long i = 0; i < count; i++) {
+        const unsigned long long index = i;
+        seed_seq sequence = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed>>32), static_cast<uint32_t>(index),
+                static_cast<uint32_t>(index>>32)};
+        mt19937_64 random(sequence);
+        // 52 bits in the middle of the 2^52 intervals of (0,1): never an end.
+        const auto uniform = [&] { return ((random()>>12)+0.5)*0x1p-52; };
+        for (int k = 0; k < n; k++)
+            latent[i*n+k] = uniform();
+        for (int k = 0; k < 3; k++)
+            orientation[3*i+k] = uniform();
+    }
+    evaluator.sampleLatent(count, latent.data());
+    toPositions(latent.data(), count, positions, logProb);
+    for (long long i = 0; i < count; i++)
+        centreAndRotate(numParticles, &orientation[3*i], positions+i*3*numParticles);
 }

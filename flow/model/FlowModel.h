@@ -67,6 +67,23 @@ public:
      * @param logProb    out, (count), or null
      */
     void toLatent(const double* positions, long long count, double* latent, double* logProb = nullptr) const;
+    /**
+     * The sampling direction: positions from latents. The first frame atom is at the origin, the second on the positive x axis, the third in
+     * the xy plane with positive y.
+     *
+     * @param latent     (count, numCoordinates), within the domain of the base density
+     * @param positions  out, (count, numParticles, 3), nm
+     * @param logProb    out, (count), ln p of the positions
+     */
+    void toPositions(const double* latent, long long count, double* positions, double* logProb) const;
+    /**
+     * Independent samples, each centred (the mean of its positions is the origin) and randomly oriented. Sample i depends on the seed
+     * and on i alone, not on the count or the number of threads.
+     *
+     * @param positions  out, (count, numParticles, 3), nm
+     * @param logProb    out, (count), ln p
+     */
+    void sample(long long count, unsigned long long seed, double* positions, double* logProb) const;
 
 private:
     struct Contents;
