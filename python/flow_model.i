@@ -38,4 +38,13 @@ private:
         $self->toLatent(reinterpret_cast<const double*>(positions), count, reinterpret_cast<double*>(latent),
             reinterpret_cast<double*>(logProb));
     }
+
+    void toPositions(std::size_t latent, long long count, std::size_t positions, std::size_t logProb) const {
+        $self->toPositions(reinterpret_cast<const double*>(latent), count, reinterpret_cast<double*>(positions),
+            reinterpret_cast<double*>(logProb));
+    }
+
+    void sample(long long count, unsigned long long seed, std::size_t positions, std::size_t logProb) const {
+        $self->sample(count, seed, reinterpret_cast<double*>(positions), reinterpret_cast<double*>(logProb));
+    }
 }

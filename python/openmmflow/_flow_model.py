@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 
 import numpy as np
@@ -186,6 +187,52 @@ class FlowModel:
         self._handle.toLatent(_address(positions), len(positions), _address(latent), _address(density))
         latent = latent.reshape(*batch, self.num_coordinates)
         return (latent, density.reshape(batch)[()]) if log_prob else latent
+
+    def to_positions(self, latent) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of latents: the sampling direction, the inverse of :meth:`to_latent` up to place and orientation.
+
+        The first frame atom of the Z-matrix is at the origin, the second on the positive x axis, the third in the xy plane.
+
+        Parameters
+        ----------
+        latent : (batch, num_coordinates) or (num_coordinates,), within the domain of the base density ([0,1] if it is uniform)
+
+        Returns
+        -------
+        positions : (batch, particles, 3) or (particles, 3), nm
+        ln p of the positions : (batch,), or a number
+        """
+        array = np.ascontiguousarray(latent, dtype=np.float64)
+        if array.ndim not in (1, 2) or array.shape[-1] != self.num_coordinates:
+            raise FlowModelError(f"latents have shape {array.shape}, expected (batch, {self.num_coordinates}) or "
+                                 f"({self.num_coordinates},)")
+        batch = array.shape[:-1]
+        count = array.size // self.num_coordinates
+        positions, log_prob = np.empty((count, self.num_particles, 3)), np.empty(count)
+        self._handle.toPositions(_address(array), count, _address(positions), _address(log_prob))
+        return positions.reshape(*batch, self.num_particles, 3), log_prob.reshape(batch)[()]
+
+    def sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Independent samples of the flow's density, each centred at the origin and randomly oriented.
+
+        Sample i depends on the seed and on i alone, whatever the count and the number of threads.
+
+        Parameters
+        ----------
+        count : number of samples, >= 0
+        seed : from 0 to 2^64 - 1
+
+        Returns
+        -------
+        positions : (count, particles, 3), nm
+        ln p : (count,)
+        """
+        count, seed = operator.index(count), operator.index(seed)
+        if count < 0 or not 0 <= seed < 2**64:
+            raise ValueError(f"expected a count >= 0 and a seed from 0 to 2^64 - 1, got count {count} and seed {seed}")
+        positions, log_prob = np.empty((count, self.num_particles, 3)), np.empty(count)
+        self._handle.sample(count, seed, _address(positions), _address(log_prob))
+        return positions, log_prob
 
     def _positions(self, positions) -> tuple[np.ndarray, tuple[int, ...]]:
         """Positions as (count, particles, 3) in nm, and the shape of the batch: (count,) or ()."""
