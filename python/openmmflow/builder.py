@@ -336,7 +336,7 @@ def _initial_weights(prefix, layer, num_circular_from, biases, random) -> dict[s
         sizes = [features, *hidden, biases.size]
         for level, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:])):
             last = level == len(sizes) - 2
-            spread = (0.1 if last else np.sqrt(2)) / np.sqrt(max(inputs, 1))
+            spread = (0.005 if last else np.sqrt(2)) / np.sqrt(max(inputs, 1))
             name = f"{prefix}.networks.{n}.{level}"
             tensors[f"{name}.weight"] = random.normal(0, spread, (outputs, inputs)).astype(np.float32)
             bias = biases.reshape(-1) if last else random.uniform(-0.5, 0.5, outputs)

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The C++ operators, ``torch.ops.openmmflow``: each a function with exact first and second derivatives."""
+"""The C++ library: operators with exact first and second derivatives, and the density direction made of them.
+
+``internal_coordinates``, ``marginal``, ``smooth_mixture`` and ``activation`` are documented in operators/Operators.h. Coordinates
+stand in rows and samples in the last dimension.
+"""
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
 
-_library = Path(__file__).with_name("_operators.so")
+_library = Path(__file__).with_name("libopenmmflow_training.so")
 if not _library.exists():
-    raise ImportError(f"{_library} does not exist: the training extension is not built. Install it with "
-                      "`pip install --no-build-isolation ./training` in the Python environment that has PyTorch")
+    raise ImportError(f"{_library.name} is not beside {Path(__file__).name}: the training extension is not built. Install it into the "
+                      "Python environment that has PyTorch: `pip install --no-build-isolation ./training` in the sources of OpenMM-Flow")
 torch.ops.load_library(str(_library))
 
 internal_coordinates = torch.ops.openmmflow.internal_coordinates
 marginal = torch.ops.openmmflow.marginal
 smooth_mixture = torch.ops.openmmflow.smooth_mixture
 activation = torch.ops.openmmflow.activation
+check_model = torch.ops.openmmflow.check_model
+DensityDirection = torch.classes.openmmflow.DensityDirection

@@ -41,6 +41,9 @@ class TrainingConfig:
     seed : of weights and batches; a run with ``steps`` is repeatable on one machine.
     validate_seconds : between validations (and checkpoints).
     threads : of PyTorch; 0 leaves its choice.
+    flow : the shape of the flow.
+
+    Raises ValueError for numbers that make no sense.
     """
 
     steps: int | None = None
@@ -65,6 +68,13 @@ class TrainingConfig:
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either `steps` or `minutes` of training")
+        for name in ("steps", "minutes", "batch", "learning_rate", "clip", "validate_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0 and not (name == "validate_seconds" and value == 0):
+                raise ValueError(f"{name} must be positive, got {value}")
+        if not 0 < self.validation + self.test < 1 or min(self.validation, self.test) < 0:
+            raise ValueError(f"parts of {self.validation} for validation and {self.test} for the test leave nothing to train on; "
+                             "give two parts >= 0 that add up to less than 1")
 
 
 class Trainer:

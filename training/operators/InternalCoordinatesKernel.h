@@ -74,7 +74,7 @@ private:
     static constexpr double PI = 3.14159265358979324;
     static constexpr double LOG_PI = 1.14472988584940017;
     static constexpr double LOG_2_PI = 1.83787706640934548;
-    static constexpr double LOG_8_PI_SQUARED = 4.36890131330923515;
+    static constexpr double LOG_8_PI_SQUARED = 4.36890131337863628;
 
     void add(std::int64_t atom, const Real& factor, const Vector& v) {
         gradient[atom] = Formula::vectorCombination(Real(1), gradient[atom], factor, v);

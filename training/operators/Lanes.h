@@ -17,6 +17,8 @@
  */
 namespace OpenMMFlow {
 
+// The names keep argument-dependent lookup from finding xsimd's own load and store, which want aligned memory.
+
 template <class T, class Scalar>
 T loadLane(const Scalar* pointer) {
     if constexpr (std::is_same_v<T, Scalar>)
@@ -33,7 +35,16 @@ void storeLane(Scalar* pointer, const T& value) {
         value.store_unaligned(pointer);
 }
 
-/** The tangent of a dual number; 0 for a Real that has none. */
+inline bool anyLane(bool condition) {
+    return condition;
+}
+
+template <class Scalar, class Instructions>
+bool anyLane(const xsimd::batch_bool<Scalar, Instructions>& condition) {
+    return xsimd::any(condition);
+}
+
+/** Whether Real is a dual number, and the type of its parts. */
 template <class Real>
 struct Tangent {
     static constexpr bool exists = false;
@@ -57,8 +68,8 @@ Real loadLane(const Scalar* values, const Scalar* tangents, std::int64_t offset)
 }
 
 /**
- * Calls body.template operator()<T>(row, sample) for every row and every group of samples; T is the SIMD vector of Scalar for
- * full groups and Scalar itself for the remainder.
+ * Calls body(T(), row, sample) for every row and every group of samples; T is the SIMD vector of Scalar for full groups and
+ * Scalar itself for the remainder.
  */
 template <class Scalar, class Body>
 void forEachLane(std::int64_t rows, std::int64_t samples, const Body& body) {

@@ -35,15 +35,16 @@ std::tuple<at::Tensor, at::Tensor> marginal(const at::Tensor& x, c10::string_vie
         const std::optional<at::Tensor>& std);
 
 /**
- * The smooth mixture transformer with its head in the direction of its closed form.
+ * The smooth mixture transformer with its head, in the direction of its closed form or as the inverse of that.
  *
  * @param x         (D, N)
  * @param raw       (5, D, K, N), blocks [w | alpha | mu | ln sigma | m]
  * @param circular  (D), nonzero for coordinates on the circle
+ * @param inverse   return the root x of F(x) = y for an input y, and ln|dx/dy|
  * @return y and ln|dy/dx|, (D, N) each
  */
 std::tuple<at::Tensor, at::Tensor> smoothMixture(const at::Tensor& x, const at::Tensor& raw, at::IntArrayRef circular,
-        bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
+        bool inverse, bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
 
 /** An activation of dense conditioners, elementwise: "silu", "tanh", "sin", "gelu" or "softplus". */
 at::Tensor activation(const at::Tensor& x, c10::string_view type);

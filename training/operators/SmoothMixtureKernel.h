@@ -53,16 +53,22 @@ public:
         }
     }
 
+    /** After evaluate: d2y/dx2. */
+    Real curvature() const {
+        Real sum = (Real) 0;
+        for (const Component& c : components)
+            sum = sum+c.weight*c.value.d2;
+        return sum;
+    }
+
     /**
      * After evaluate: the gradient of Phi = vY y + vL ln(dy/dx). Returns dPhi/dx and calls write(block, k, dPhi/d raw).
      */
     template <class Write>
     Real gradient(Real x, Real vY, Real vL, bool circular, const Write& write) {
         const Real vDensity = vL/density;
-        Real curvature = (Real) 0;
         for (size_t k = 0; k < components.size(); k++) {
             Component& c = components[k];
-            curvature = curvature+c.weight*c.value.d2;
             write(Weight, k, c.weight*(vY*(c.value.value-y)+vDensity*(c.value.d1-density)));
             auto g = Formula::mixtureComponentGradient(x, c.u, c.sigma.value, c.floor.value, c.sigmoid, c.ends, c.winding, circular,
                     vY*c.weight, vDensity*c.weight);
@@ -76,7 +82,7 @@ public:
         else
             for (size_t k = 0; k < components.size(); k++)
                 write(Mu, k, components[k].vMu*components[k].mu.d1);
-        return vY*density+vDensity*curvature;
+        return vY*density+vDensity*curvature();
     }
 
     Real y, density;

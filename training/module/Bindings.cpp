@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// What Python sees: torch.ops.openmmflow.* and torch.classes.openmmflow.DensityDirection.
+#include "model/ArchitectureJson.h"
+#include "model/ArchitectureTensors.h"
+#include "model/ArchitectureValidation.h"
+#include "model/FlowModel.h"
+#include "module/DensityDirection.h"
+#include "operators/Operators.h"
+
+#include <torch/custom_class.h>
+#include <torch/library.h>
+
+namespace {
+
+using namespace OpenMMFlow;
+
+/** Python gets a ValueError for what is a FlowModelError here. */
+template <class Function>
+auto withValueErrors(const Function& function) {
+    try {
+        return function();
+    }
+    catch (const FlowModelError& error) {
+        TORCH_CHECK_VALUE(false, error.what());
+    }
+}
+
+/** A valid architecture without weights, from its JSON document. */
+Architecture architectureOf(const std::string& json) {
+    return withValueErrors([&] {
+        Architecture architecture = readArchitecture(json);
+        validateStructure(architecture);
+        return architecture;
+    });
+}
+
+struct DensityDirectionHolder : torch::CustomClassHolder {
+    explicit DensityDirectionHolder(const std::string& json) : function(architectureOf(json)) {
+    }
+    std::tuple<at::Tensor, at::Tensor> evaluate(const at::Tensor& positions, const std::vector<at::Tensor>& tensors) {
+        auto result = function(positions, tensors);
+        return {result.latent, result.logProb};
+    }
+    std::vector<std::string> tensorNames() {
+        return function.getTensorNames();
+    }
+    DensityDirection function;
+};
+
+void checkModel(const at::Tensor& contents) {
+    TORCH_CHECK_VALUE(contents.scalar_type() == at::kByte && contents.dim() == 1, "check_model expects the bytes of a model file as a uint8 tensor");
+    const at::Tensor bytes = contents.contiguous();
+    withValueErrors([&] {
+        FlowModel::fromBytes(std::string((const char*) bytes.const_data_ptr(), bytes.numel()));
+    });
+}
+
+} // namespace
+
+TORCH_LIBRARY(openmmflow, library) {
+    library.def("internal_coordinates(Tensor positions, int[] z_matrix, bool frame) -> (Tensor coordinates, Tensor log_det)",
+            &internalCoordinates);
+    library.def("marginal(Tensor x, str distribution, Tensor? lower, Tensor? upper, Tensor? mean, Tensor? std) "
+            "-> (Tensor y, Tensor log_density)", &marginal);
+    library.def("smooth_mixture(Tensor x, Tensor raw, int[] circular, bool inverse, bool published, int exponent, "
+            "float alpha_offset, float alpha_range, float log_steepness_bound, float minimum_floor) "
+            "-> (Tensor y, Tensor log_density)", &smoothMixture);
+    library.def("activation(Tensor x, str type) -> Tensor", &activation);
+    library.def("check_model(Tensor contents) -> ()", &checkModel);
+    library.class_<DensityDirectionHolder>("DensityDirection")
+            .def(torch::init<std::string>())
+            .def("evaluate", &DensityDirectionHolder::evaluate)
+            .def("tensor_names", &DensityDirectionHolder::tensorNames);
+}
