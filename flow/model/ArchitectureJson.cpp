@@ -34,7 +34,8 @@ public:
                 fail(path, " has no \"", key, "\"; it must have ", list(required));
         for (const auto& [key, ignored] : value.items())
             if (required.count(key) == 0 && optional.count(key) == 0)
-                fail(path, " has the unknown key \"", key, "\"; known are ", list(required), optional.empty() ? "" : ", ", list(optional));
+                fail(path, " has the unknown key \"", key, "\"; known are ", list(required), optional.empty() ? "" : ", ",
+                        list(optional));
     }
 
     bool has(const string& key) const {
@@ -162,7 +163,8 @@ SmoothMixtureTransformer readSmoothMixture(const Node& node) {
         fail(node.getPath(), ".type is \"", node["type"].text(), "\", expected \"smoothMixture\"");
     SmoothMixtureTransformer transformer;
     transformer.head = node["head"].choice<MixtureHead>({{"free", MixtureHead::Free}, {"published", MixtureHead::Published}});
-    transformer.closedForm = node["closedForm"].choice<Direction>({{"density", Direction::Density}, {"sampling", Direction::Sampling}});
+    transformer.closedForm = node["closedForm"].choice<Direction>({
+        {"density", Direction::Density}, {"sampling", Direction::Sampling}});
     transformer.components = node["components"].integer();
     transformer.exponent = node["exponent"].integer();
     transformer.alphaOffset = node["alphaOffset"].number();
@@ -239,7 +241,8 @@ Architecture OpenMMFlow::readArchitecture(const string& text) {
     const json document = parseStrictJson(text, "the architecture");
     const Node node(document, "architecture");
     checkVersion(node);
-    node.expectObject({"format", "version", "numParticles", "temperature", "measure", "bonds", "constraints", "layers", "base"}, {"data"});
+    node.expectObject({"format", "version", "numParticles", "temperature", "measure", "bonds", "constraints", "layers", "base"},
+            {"data"});
 
     Architecture architecture;
     architecture.numParticles = node["numParticles"].integer();

@@ -77,7 +77,8 @@ void OpenMMFlow::attachTensors(Architecture& architecture, map<string, Tensor> t
         if (found == tensors.end())
             fail("the tensor '", name, "' is missing; the architecture needs it, of shape ", describeShape(tensor.shape));
         if (!shapeFits(found->second.shape, tensor.shape))
-            fail("the tensor '", name, "' has the shape ", describeShape(found->second.shape), ", but by the architecture it must have ",
+            fail("the tensor '", name, "' has the shape ", describeShape(found->second.shape),
+                    ", but by the architecture it must have ",
                     describeShape(tensor.shape));
         const vector<double>& values = found->second.values;
         auto bad = find_if(values.begin(), values.end(), [](double value) { return !isfinite(value); });
@@ -88,7 +89,8 @@ void OpenMMFlow::attachTensors(Architecture& architecture, map<string, Tensor> t
         tensors.erase(found);
     });
     if (!tensors.empty())
-        fail("the tensor '", tensors.begin()->first, "' belongs to nothing in the architecture; remove it, or name what it is of");
+        fail("the tensor '", tensors.begin()->first,
+                "' belongs to nothing in the architecture; remove it, or name what it is of");
 }
 
 int OpenMMFlow::numFeatures(const CouplingLayer& coupling, const vector<Domain>& domains) {

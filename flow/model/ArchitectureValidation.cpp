@@ -153,12 +153,13 @@ void checkMarginalValues(const MarginalLayer& marginal, int numParticles, const 
         if (isBond && lower < 0)
             fail(name, ".lower", entry, " is ", lower, " nm, but it is of a bond, which is never negative; expected >= 0");
         if (!isBond && (lower < 0 || upper > 1))
-            fail(name, ": bounds ", lower, " and ", upper, " of ", entry, " are of an angle divided by pi; expected them within 0 and 1");
+            fail(name, ": bounds ", lower, " and ", upper, " of ", entry,
+                    " are of an angle divided by pi; expected them within 0 and 1");
         if (marginal.distribution == Distribution::TruncatedNormal) {
             double mean = marginal.mean.values[i], std = marginal.std.values[i];
             if (!(normalMass((lower-mean)/std, (upper-mean)/std) >= MIN_TRUNCATED_MASS))
-                fail(name, entry, ": a normal distribution with mean ", mean, " and std ", std, " has less than ", MIN_TRUNCATED_MASS,
-                        " of its mass between ", lower, " and ", upper, "; move the mean or the bounds");
+                fail(name, entry, ": a normal distribution with mean ", mean, " and std ", std, " has less than ",
+                        MIN_TRUNCATED_MASS, " of its mass between ", lower, " and ", upper, "; move the mean or the bounds");
         }
     }
 }
@@ -169,8 +170,8 @@ void checkBaseValues(const CoordinateDistributions& base, const string& name) {
         if (!(std > 0) || !isfinite(1/std))
             fail(name, ".std[", i, "] is ", std, ", expected a positive standard deviation");
         if (base.distribution == Distribution::TruncatedNormal && !(normalMass(-mean/std, (1-mean)/std) >= MIN_TRUNCATED_MASS))
-            fail(name, "[", i, "]: a normal distribution with mean ", mean, " and std ", std, " has less than ", MIN_TRUNCATED_MASS,
-                    " of its mass between 0 and 1");
+            fail(name, "[", i, "]: a normal distribution with mean ", mean, " and std ", std, " has less than ",
+                    MIN_TRUNCATED_MASS, " of its mass between 0 and 1");
     }
 }
 
@@ -181,15 +182,16 @@ void checkNumOutputs(const CouplingLayer& coupling, const string& name) {
         const DenseLayer& last = coupling.conditioner.networks[n].back();
         const int64_t outputs = last.bias.shape[0];
         if (last.weight.shape[0] != outputs)
-            fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", outputs, " biases");
+            fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", outputs,
+                    " biases");
         if (outputs == 0 || outputs%blockLength != 0)
             fail(name, ".networks.", n, " has ", outputs, " outputs, expected whole blocks of ", blockLength, " parameters: ",
                     coupling.transformed.size(), " coordinates with ", coupling.transformer.components, " components");
         numOutputs += outputs;
     }
     if (numOutputs != 5*blockLength)
-        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", 5*blockLength, ": five blocks of ", blockLength,
-                " parameters");
+        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", 5*blockLength, ": five blocks of ",
+                blockLength, " parameters");
 }
 
 } // namespace

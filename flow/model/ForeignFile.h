@@ -8,8 +8,8 @@
 namespace OpenMMFlow {
 
 /**
- * What a file that is no safetensors file seems to be, judged by its beginning, and what to do with it: "a PyTorch checkpoint; ...".
- * Empty if nothing speaks against safetensors.
+ * What a file that is no safetensors file seems to be, judged by its beginning, and what to do with it. Empty if nothing speaks
+ * against safetensors.
  *
  * @param beginning  the first bytes of the file, at least 64 where it has as many
  */

@@ -55,8 +55,8 @@ ModelContents OpenMMFlow::readModelFile(string_view bytes) {
     SafetensorsFile file = readSafetensors(bytes);
     auto json = file.metadata.find(ARCHITECTURE_KEY);
     if (json == file.metadata.end())
-        fail("this safetensors file is no model file: its metadata has no '", ARCHITECTURE_KEY, "' with an architecture. Expected "
-                "a file that openmmflow wrote; docs/model_format.md says how others can write one");
+        fail("this safetensors file is no model file: its metadata has no '", ARCHITECTURE_KEY,
+                "' with an architecture. Expected a file that openmmflow wrote; docs/model_format.md says how others can write one");
     ModelContents contents;
     contents.json = json->second;
     contents.checksum = checksumOf(contents.json, pointersTo(file.tensors));

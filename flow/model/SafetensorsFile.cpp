@@ -102,7 +102,8 @@ Entry readEntry(const string& name, const json& description, uint64_t totalSize)
     else if (type == "F64")
         entry.tensor.type = TensorType::Float64;
     else
-        fail("tensor '", name, "' has the type ", type.dump(), ", expected \"F32\" or \"F64\"; convert it before writing the file");
+        fail("tensor '", name, "' has the type ", type.dump(),
+                ", expected \"F32\" or \"F64\"; convert it before writing the file");
     const json& shape = description["shape"];
     const json& offsets = description["data_offsets"];
     if (!shape.is_array() || !offsets.is_array() || offsets.size() != 2)
@@ -143,7 +144,8 @@ void OpenMMFlow::checkSafetensorsBeginning(string_view beginning, uint64_t size)
         fail("this is no safetensors file, as model files are: it does not begin with the length of a header and the header. "
                 "Write model files with openmmflow.model_file, or convert checkpoints with `openmmflow import`");
     if (headerLength > size-LENGTH_SIZE)
-        fail("the file was cut short: its header has ", headerLength, " bytes, the whole file ", size, ". Get it again from where it came from");
+        fail("the file was cut short: its header has ", headerLength, " bytes, the whole file ", size,
+                ". Get it again from where it came from");
 }
 
 SafetensorsFile OpenMMFlow::readSafetensors(string_view bytes) {
@@ -184,7 +186,8 @@ SafetensorsFile OpenMMFlow::readSafetensors(string_view bytes) {
 
     for (Entry& entry : entries) {
         string_view raw = data.substr(entry.begin, entry.end-entry.begin);
-        entry.tensor.values = (entry.tensor.type == TensorType::Float32 ? decode<float, uint32_t>(raw) : decode<double, uint64_t>(raw));
+        const bool isFloat = (entry.tensor.type == TensorType::Float32);
+        entry.tensor.values = (isFloat ? decode<float, uint32_t>(raw) : decode<double, uint64_t>(raw));
         file.tensors.emplace(move(entry.name), move(entry.tensor));
     }
     return file;

@@ -33,7 +33,8 @@ void checkSafetensorsBeginning(std::string_view beginning, std::uint64_t size);
 SafetensorsFile readSafetensors(std::string_view bytes);
 
 /** The canonical form of docs/model_format.md, "Canonical form". */
-std::string writeSafetensors(const std::map<std::string, std::string>& metadata, const std::map<std::string, const Tensor*>& tensors);
+std::string writeSafetensors(const std::map<std::string, std::string>& metadata,
+        const std::map<std::string, const Tensor*>& tensors);
 
 /** The values in the tensor's stored type, little-endian. */
 std::string rawData(const Tensor& tensor);

@@ -24,7 +24,8 @@ int rowLength(const array<int, 4>& row, size_t index, int numParticles) {
         if (n >= length && row[n] != -1)
             fail("zMatrix[", index, "] is ", describeRow(row), "; -1 may only stand at the end of a row");
         if (n < length && (row[n] < 0 || row[n] >= numParticles))
-            fail("zMatrix[", index, "] is ", describeRow(row), ", but there is no particle ", row[n], " in a molecule of ", numParticles);
+            fail("zMatrix[", index, "] is ", describeRow(row), ", but there is no particle ", row[n], " in a molecule of ",
+                    numParticles);
         if (n < length && count(row.begin(), row.begin()+length, row[n]) > 1)
             fail("zMatrix[", index, "] is ", describeRow(row), ": particle ", row[n], " stands in it twice");
     }
@@ -59,8 +60,9 @@ void checkPlaceable(const vector<array<int, 4>>& zMatrix) {
     if (numPlaced == numParticles)
         return;
     size_t stuck = find_if(missing.begin(), missing.end(), [](int m) { return m > 0; })-missing.begin();
-    fail("the Z-matrix has a cycle: zMatrix[", stuck, "], ", describeRow(zMatrix[stuck]), ", cannot be placed, because it depends on "
-            "particles that depend on particle ", zMatrix[stuck][0], " or on another cycle. Every row must lead back to the frame");
+    fail("the Z-matrix has a cycle: zMatrix[", stuck, "], ", describeRow(zMatrix[stuck]),
+            ", cannot be placed, because it depends on particles that depend on particle ", zMatrix[stuck][0],
+            " or on another cycle. Every row must lead back to the frame");
 }
 
 void checkPair(int particle1, int particle2, int numParticles, const string& where, set<pair<int, int>>& seen) {
@@ -88,16 +90,19 @@ void OpenMMFlow::validateZMatrix(const vector<array<int, 4>>& zMatrix, int numPa
         rowOf[row[0]] = (int) r;
         if (length < 4) {
             if (frame[length] != nullptr)
-                fail("zMatrix has more than one row with ", 4-length, " entries of -1; expected one each with three, two and one");
+                fail("zMatrix has more than one row with ", 4-length,
+                        " entries of -1; expected one each with three, two and one");
             frame[length] = &row;
         }
     }
     for (int length = 1; length < 4; length++)
         if (frame[length] == nullptr)
-            fail("zMatrix has no row with ", 4-length, " entries of -1; expected one each with three, two and one, for the frame");
+            fail("zMatrix has no row with ", 4-length,
+                    " entries of -1; expected one each with three, two and one, for the frame");
     int f0 = (*frame[1])[0], f1 = (*frame[2])[0];
     if ((*frame[2])[1] != f0)
-        fail("the second frame atom is placed by ", describeRow(*frame[2]), ", expected the first one, ", f0, ", in second place");
+        fail("the second frame atom is placed by ", describeRow(*frame[2]), ", expected the first one, ", f0,
+                ", in second place");
     if (minmax({(*frame[3])[1], (*frame[3])[2]}) != minmax({f0, f1}))
         fail("the third frame atom is placed by ", describeRow(*frame[3]), ", expected the frame atoms ", f0, " and ", f1,
                 " in second and third place");

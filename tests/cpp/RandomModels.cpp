@@ -17,7 +17,8 @@ namespace {
 const double PI = 3.14159265358979323846;
 
 const char* name(Distribution distribution) {
-    return distribution == Distribution::Uniform ? "uniform" : distribution == Distribution::Normal ? "normal" : "truncatedNormal";
+    const char* names[] = {"uniform", "normal", "truncatedNormal"};
+    return names[static_cast<int>(distribution)];
 }
 
 const char* name(ActivationType activation) {
@@ -55,7 +56,8 @@ public:
         parts.architecture = {
             {"format", "openmm-flow"}, {"version", 1}, {"numParticles", numParticles},
             {"temperature", options.temperature.value_or(real(250, 400))}, {"measure", cartesian ? "cartesian" : "frame"},
-            {"bonds", bonds}, {"constraints", json::array()}, {"data", {{"method", "random weights"}}}, {"layers", layers}, {"base", base}
+            {"bonds", bonds}, {"constraints", json::array()}, {"data", {{"method", "random weights"}}}, {"layers", layers},
+            {"base", base}
         };
         return move(parts);
     }
@@ -192,7 +194,8 @@ private:
         vector<int> coordinates(numCoordinates);
         iota(coordinates.begin(), coordinates.end(), 0);
         shuffle(coordinates);
-        auto firstReal = stable_partition(coordinates.begin(), coordinates.end(), [&](int c) { return domains[c] != Domain::Real; });
+        auto firstReal = stable_partition(coordinates.begin(), coordinates.end(),
+                [&](int c) { return domains[c] != Domain::Real; });
         const int numTransformed = integer(1, (int) (firstReal-coordinates.begin()));
         vector<int> transformed(coordinates.begin(), coordinates.begin()+numTransformed);
         vector<int> conditionedOn(coordinates.begin()+numTransformed, coordinates.end());
@@ -204,8 +207,8 @@ private:
         const int components = options.components.value_or(integer(1, 8));
         const MixtureHead head = choose(options.head, {MixtureHead::Free, MixtureHead::Published});
         const Direction closedForm = choose(options.closedForm, {Direction::Density, Direction::Sampling});
-        const ActivationType activation = choose(options.activation, {ActivationType::SiLU, ActivationType::Tanh, ActivationType::Sin,
-                ActivationType::GELU, ActivationType::Softplus});
+        const ActivationType activation = choose(options.activation, {ActivationType::SiLU, ActivationType::Tanh,
+                ActivationType::Sin, ActivationType::GELU, ActivationType::Softplus});
         json networks = addNetworks("layers."+to_string(layers.size()), conditionedOn, numTransformed*components);
         layers.push_back({
             {"type", "coupling"}, {"transformed", transformed}, {"conditionedOn", conditionedOn},
@@ -293,7 +296,8 @@ Point unit(const Point& a) {
 /** The middle of where a distribution has its mass. */
 pair<double, double> middleOf(const CoordinateDistributions& distributions, size_t i) {
     if (distributions.distribution == Distribution::Normal)
-        return {distributions.mean.values[i]-distributions.std.values[i], distributions.mean.values[i]+distributions.std.values[i]};
+        return {distributions.mean.values[i]-distributions.std.values[i],
+                distributions.mean.values[i]+distributions.std.values[i]};
     double lower = distributions.lower.values[i], upper = distributions.upper.values[i];
     return {lower+0.2*(upper-lower), upper-0.2*(upper-lower)};
 }

@@ -23,7 +23,8 @@ Tensor tensor(const vector<int64_t>& shape, double value) {
 
 /**
  * A small model to be spoiled: a chain of five particles, 9 coordinates (bonds 0-3, angles 4-6, torsions 7 and 8). Bond 0 stays
- * real, the other bonds have uniform, the angles 4 and 5 truncated normal and angle 6 normal marginals; torsions transform the intervals.
+ * real, the other bonds have uniform, the angles 4 and 5 truncated normal and angle 6 normal marginals; one bond and one angle
+ * are transformed, conditioned on the torsions and the real bond.
  */
 ModelParts smallModel() {
     ModelParts parts;
@@ -99,7 +100,8 @@ SpoiledModel shape(const string& name, const string& tensorName, const vector<in
     return {name, [=](ModelParts& parts) { parts.tensors.at(tensorName) = tensor(shape, 0.1); }, message};
 }
 
-const string ZMATRIX = "/layers/0/zMatrix", COUPLING = "/layers/4", TRANSFORMER = "/layers/4/transformer", CONDITIONER = "/layers/4/conditioner";
+const string ZMATRIX = "/layers/0/zMatrix", COUPLING = "/layers/4", TRANSFORMER = "/layers/4/transformer",
+        CONDITIONER = "/layers/4/conditioner";
 
 class SpoiledModels : public testing::TestWithParam<SpoiledModel> {
 };
@@ -142,7 +144,8 @@ INSTANTIATE_TEST_SUITE_P(Document, SpoiledModels, testing::Values(
 
 INSTANTIATE_TEST_SUITE_P(Molecule, SpoiledModels, testing::Values(
     with("RowShort", ZMATRIX+"/3", {3, 2, 1}, "must have 4 entries"),
-    with("RowMissing", ZMATRIX, {{0, -1, -1, -1}, {1, 0, -1, -1}, {2, 1, 0, -1}, {3, 2, 1, 0}}, "one for each of the 5 particles"),
+    with("RowMissing", ZMATRIX, {{0, -1, -1, -1}, {1, 0, -1, -1}, {2, 1, 0, -1}, {3, 2, 1, 0}},
+            "one for each of the 5 particles"),
     with("UnknownParticle", ZMATRIX+"/3/1", 9, "no particle 9"),
     with("NegativeParticle", ZMATRIX+"/3/1", -2, "no particle -2"),
     with("RepeatedInRow", ZMATRIX+"/3/2", 2, "stands in it twice"),
@@ -232,9 +235,12 @@ INSTANTIATE_TEST_SUITE_P(Base, SpoiledModels, testing::Values(
     with("InTwoEntries", "/base/1/coordinates/0", 1, "second time"),
     with("Unknown", "/base/0/coordinates/0", 9, "coordinates 0 to 8"),
     with("EmptyEntry", "/base/0/coordinates", json::array(), "is empty"),
-    SpoiledModel{"NormalOnInterval", [](ModelParts& parts) { parts.architecture["base"][1]["distribution"] = "normal"; }, "no density"},
-    SpoiledModel{"UniformOnReal", [](ModelParts& parts) { parts.architecture["base"][2]["distribution"] = "uniform"; }, "no density"},
-    SpoiledModel{"TruncatedNormalOnCircle", [](ModelParts& parts) { parts.architecture["base"][0]["distribution"] = "truncatedNormal"; }, "no density"},
+    SpoiledModel{"NormalOnInterval", [](ModelParts& parts) { parts.architecture["base"][1]["distribution"] = "normal"; },
+            "no density"},
+    SpoiledModel{"UniformOnReal", [](ModelParts& parts) { parts.architecture["base"][2]["distribution"] = "uniform"; },
+            "no density"},
+    SpoiledModel{"TruncatedNormalOnCircle",
+            [](ModelParts& parts) { parts.architecture["base"][0]["distribution"] = "truncatedNormal"; }, "no density"},
     with("EntryKey", "/base/0/scale", 1, "unknown key \"scale\"")
 ), nameOf);
 
@@ -244,10 +250,14 @@ INSTANTIATE_TEST_SUITE_P(Weights, SpoiledModels, testing::Values(
     weight("NaN", "layers.4.networks.0.1.weight", NOT_A_NUMBER, "at position 63"),
     weight("Infinite", "layers.4.networks.1.0.bias", INFINITE, "weights must be finite"),
     weight("MarginalNaN", "layers.2.mean", NOT_A_NUMBER, "weights must be finite"),
-    SpoiledModel{"MissingTensor", [](ModelParts& parts) { parts.tensors.erase("layers.4.networks.0.1.bias"); }, "'layers.4.networks.0.1.bias' is missing"},
-    SpoiledModel{"UnknownTensor", [](ModelParts& parts) { parts.tensors["extra"] = tensor({1}, 1); }, "'extra' belongs to nothing"},
-    SpoiledModel{"TensorOfAnotherLayer", [](ModelParts& parts) { parts.tensors["layers.5.lower"] = tensor({1}, 1); }, "belongs to nothing"},
-    SpoiledModel{"MeanOfUniform", [](ModelParts& parts) { parts.tensors["layers.1.mean"] = tensor({3}, 1); }, "belongs to nothing"},
+    SpoiledModel{"MissingTensor", [](ModelParts& parts) { parts.tensors.erase("layers.4.networks.0.1.bias"); },
+            "'layers.4.networks.0.1.bias' is missing"},
+    SpoiledModel{"UnknownTensor", [](ModelParts& parts) { parts.tensors["extra"] = tensor({1}, 1); },
+            "'extra' belongs to nothing"},
+    SpoiledModel{"TensorOfAnotherLayer", [](ModelParts& parts) { parts.tensors["layers.5.lower"] = tensor({1}, 1); },
+            "belongs to nothing"},
+    SpoiledModel{"MeanOfUniform", [](ModelParts& parts) { parts.tensors["layers.1.mean"] = tensor({3}, 1); },
+            "belongs to nothing"},
     shape("Features", "layers.4.networks.0.0.weight", {4, 4}, "must have (4, 5)"),
     shape("Width", "layers.4.networks.0.0.weight", {3, 5}, "must have (4, 5)"),
     shape("Transposed", "layers.4.networks.0.0.weight", {5, 4}, "must have (4, 5)"),

@@ -123,7 +123,8 @@ INSTANTIATE_TEST_SUITE_P(Header, SpoiledContainers, testing::Values(
     edited("NegativeDimension", [](Container& c) { c.anyTensor()["shape"][0] = -1; }, "non-negative"),
     edited("FractionalDimension", [](Container& c) { c.anyTensor()["shape"][0] = 1.5; }, "non-negative"),
     edited("HugeDimension", [](Container& c) { c.anyTensor()["shape"] = {1ull << 63}; }, "no file can hold"),
-    edited("OverflowingShape", [](Container& c) { c.anyTensor()["shape"] = {1ull << 32, 1ull << 32}; }, "more data than the file has"),
+    edited("OverflowingShape", [](Container& c) { c.anyTensor()["shape"] = {1ull << 32, 1ull << 32}; },
+            "more data than the file has"),
     edited("WrappingShape", [](Container& c) { c.anyTensor()["shape"] = {1ull << 62, 4}; }, "more data than the file has"),
     edited("ThreeOffsets", [](Container& c) { c.anyTensor()["data_offsets"].push_back(0); }, "two numbers"),
     edited("NegativeOffset", [](Container& c) { c.anyTensor()["data_offsets"][0] = -8; }, "non-negative"),
@@ -183,7 +184,8 @@ TEST(ModelFileContainer, EveryChangedByteIsRefusedOrMeansTheSame) {
 
 TEST(ModelFileContainer, RandomHeadersAreRefusedOrRead) {
     // What is asked is that nothing but FlowModelError comes out, whatever stands in the header.
-    const vector<string> pieces = {"{", "}", "[", "]", ":", ",", "\"a\"", "\"dtype\"", "\"F32\"", "\"shape\"", "\"data_offsets\"", "0", "8",
+    const vector<string> pieces = {"{", "}", "[", "]", ":", ",", "\"a\"", "\"dtype\"", "\"F32\"", "\"shape\"",
+            "\"data_offsets\"", "0", "8",
             "-1", "1e400", "18446744073709551616", "null", "\"__metadata__\"", "\"openmmflow\"", "\"{}\""};
     mt19937 random(2);
     for (int i = 0; i < 20000; i++) {

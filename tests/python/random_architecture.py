@@ -65,8 +65,9 @@ class RandomArchitecture:
         self.layers.append({
             "type": "coupling", "transformed": transformed.tolist(), "conditionedOn": conditions.tolist(),
             "transformer": {
-                "type": "smoothMixture", "head": head or self.choose(HEADS), "closedForm": closed_form or self.choose(CLOSED_FORMS),
-                "components": components, "exponent": exponent, "alphaOffset": SMALLEST_ALPHA[exponent] + self.random.uniform(0, 0.2),
+                "type": "smoothMixture", "head": head or self.choose(HEADS),
+                "closedForm": closed_form or self.choose(CLOSED_FORMS), "components": components, "exponent": exponent,
+                "alphaOffset": SMALLEST_ALPHA[exponent] + self.random.uniform(0, 0.2),
                 "alphaRange": self.random.uniform(0, 10), "logSteepnessBound": self.random.uniform(0.5, 2),
                 "minimumFloor": 10**self.random.uniform(-6, -1)},
             "conditioner": {"activation": activation or self.choose(ACTIVATIONS), "networks": widths},

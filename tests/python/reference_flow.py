@@ -14,7 +14,7 @@ ACTIVATIONS = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "sin": torc
 
 
 class ReferenceFlow:
-    """The density of a model: an architecture (dict) and tensors (NumPy arrays by name), as ``openmmflow.model_file`` reads them."""
+    """The density of a model: architecture (dict) and tensors (arrays by name), as ``openmmflow.model_file`` reads them."""
 
     def __init__(self, architecture, tensors):
         self.architecture = architecture

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The engine against an independent implementation with PyTorch's autograd in double precision: every layer alone, and composed."""
+"""The engine against an independent implementation with autograd in double precision: every layer alone, and composed."""
 import numpy as np
 import pytest
 from openmmflow import FlowModel, model_file

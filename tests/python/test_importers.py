@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints of bgflow as model files: the published one against its energies and forces, made-up ones of the family, spoiled ones."""
+"""Checkpoints of bgflow as model files: the published one against its energies and forces, made-up ones, spoiled ones."""
 import copy
 import json
 import pickle
@@ -101,8 +101,10 @@ def made_up_state_dict(*, dtype=torch.float32, inverse=True, wrapper="net", seed
     distribution = "_flow._blocks.{}._flow._delegate.distribution."
     bonds, angles, torsions = (distribution.format(block) for block in (20, 21, 22))
     state_dict |= {bonds + "_mu": torch.full((5,), 0.14, dtype=dtype), bonds + "_sigma": torch.tensor(0.01, dtype=dtype),
-                   bonds + "_lower_bound": torch.tensor(0.1, dtype=dtype), bonds + "_upper_bound": torch.tensor(torch.inf, dtype=dtype),
-                   bonds + "_cdf_lower_bound": torch.zeros(5, dtype=dtype), bonds + "_cdf_upper_bound": torch.ones(5, dtype=dtype),
+                   bonds + "_lower_bound": torch.tensor(0.1, dtype=dtype),
+                   bonds + "_upper_bound": torch.tensor(torch.inf, dtype=dtype),
+                   bonds + "_cdf_lower_bound": torch.zeros(5, dtype=dtype),
+                   bonds + "_cdf_upper_bound": torch.ones(5, dtype=dtype),
                    angles + "low": torch.full((4,), 0.4, dtype=dtype), angles + "high": torch.full((4,), 0.9, dtype=dtype),
                    torsions + "low": torch.zeros(3, dtype=dtype), torsions + "high": torch.ones(3, dtype=dtype)}
     state_dict |= {f"_prior._delegate_energy._components.0.uniform.{name}": torch.full((5,), value)
@@ -150,7 +152,8 @@ def test_other_flows_of_the_family(dtype, inverse, wrapper):
 
 @pytest.mark.parametrize("wrap", [
     lambda state_dict: state_dict, lambda state_dict: {"state_dict": state_dict, "epoch": 3},
-    lambda state_dict: {"state_dict": {f"model.{key}": value for key, value in state_dict.items()}, "hyper_parameters": {"lr": 1e-3}}])
+    lambda state_dict: {"state_dict": {f"model.{key}": value for key, value in state_dict.items()},
+                        "hyper_parameters": {"lr": 1e-3}}])
 def test_bare_and_lightning_files(wrap, tmp_path):
     state_dict = made_up_state_dict()
     torch.save(wrap(state_dict), tmp_path / "flow.ckpt")
@@ -175,7 +178,8 @@ def test_half_precision_becomes_single():
 def test_arrays_will_do():
     state_dict = made_up_state_dict()
     arrays = {key: value.numpy() for key, value in state_dict.items()}
-    assert model_file.pack(*bgflow.convert_state_dict(arrays, SPEC)) == model_file.pack(*bgflow.convert_state_dict(state_dict, SPEC))
+    expected = model_file.pack(*bgflow.convert_state_dict(state_dict, SPEC))
+    assert model_file.pack(*bgflow.convert_state_dict(arrays, SPEC)) == expected
 
 
 def test_options_of_the_spec():

@@ -20,9 +20,10 @@ from reference_flow import ReferenceFlow
 ARCHITECTURE = {"format": "openmm-flow", "data": {"environment": "vacuum", "note": "α β \u2028 \"quoted\"\n"}}
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([0.1, -0.0, 5e-324]), "empty": np.zeros((3, 0))}
 
+texts = st.text(st.characters(codec="utf-8"))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4), max_leaves=10)
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=10)
 arrays = st.sampled_from([np.float32, np.float64]).flatmap(
     lambda dtype: st_numpy.arrays(dtype, st_numpy.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
 names = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda name: name != "__metadata__")
@@ -35,7 +36,7 @@ def same(tensors, others):
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values, max_size=4), st.dictionaries(names, arrays, max_size=5))
+@given(st.dictionaries(texts, json_values, max_size=4), st.dictionaries(names, arrays, max_size=5))
 def test_what_is_packed_comes_back(architecture, tensors):
     contents = model_file.pack(architecture, tensors)
     unpacked_architecture, unpacked = model_file.unpack(contents)
@@ -63,7 +64,8 @@ def test_any_safetensors_reader_reads_it(tmp_path):
 
 def test_layouts_and_byte_orders_are_made_standard():
     values = np.arange(6.0).reshape(2, 3)
-    odd = {"fortran": np.asfortranarray(values), "strided": np.arange(12.0).reshape(2, 6)[:, ::2] / 2, "big": values.astype(">f8")}
+    odd = {"fortran": np.asfortranarray(values), "strided": np.arange(12.0).reshape(2, 6)[:, ::2] / 2,
+           "big": values.astype(">f8")}
     _, tensors = model_file.unpack(model_file.pack(ARCHITECTURE, odd))
     for tensor in tensors.values():
         np.testing.assert_array_equal(tensor, values)
@@ -98,7 +100,8 @@ def test_architectures_that_are_not_json_are_refused(value, error, message):
 
 @pytest.mark.parametrize("contents", [
     b"", b"abc", b"PK\x03\x04" + bytes(100), bytes(100), struct.pack("<Q", 2) + b"{}", struct.pack("<Q", 2**63) + b"{}",
-    struct.pack("<Q", 4) + b"[1]]", safetensors.numpy.save({"a": np.zeros(3)}), safetensors.numpy.save({"a": np.zeros(3)}, {"format": "pt"})])
+    struct.pack("<Q", 4) + b"[1]]", safetensors.numpy.save({"a": np.zeros(3)}),
+    safetensors.numpy.save({"a": np.zeros(3)}, {"format": "pt"})])
 def test_other_files_are_refused(contents, tmp_path):
     with pytest.raises(ValueError, match="no model file"):
         model_file.unpack(contents)

@@ -45,7 +45,8 @@ _FAR = 40.0
 def import_checkpoint(checkpoint, spec, output) -> Path:
     """Write the model file `output` from the checkpoint file `checkpoint` and the spec, a path or a dict. Returns its path.
 
-    Raises what :func:`convert_checkpoint` raises, and FlowModelError if the two make no valid model or the file cannot be written.
+    Raises what :func:`convert_checkpoint` raises, and FlowModelError if checkpoint and spec make no valid model or the file
+    cannot be written.
     """
     from .. import FlowModel
 
@@ -143,7 +144,8 @@ class _Spec:
             for coupling in document["couplings_in_density_direction"]]
         for coupling in self.couplings:
             if coupling.activation not in ACTIVATIONS:
-                raise ValueError(f"{self.source}: activation {coupling.activation!r} is unknown; known are {', '.join(ACTIVATIONS)}")
+                raise ValueError(f"{self.source}: activation {coupling.activation!r} is unknown; known are "
+                                 + ", ".join(ACTIVATIONS))
             if coupling.exponent not in ALPHA_OFFSETS:
                 raise ValueError(f"{self.source}: exponent must be 1 or 2, got {coupling.exponent!r}")
         self.bonds = document.get("bonds") or [row[:2] for row in self.z_matrix if row[1] >= 0]
@@ -163,7 +165,7 @@ class _Spec:
         placed_from = {sum(atom < 0 for atom in row): row[0] for row in self.z_matrix}
         frame = [placed_from.get(unused) for unused in (3, 2, 1)]
         if None in frame:
-            raise ValueError(f"{self.source}: z_matrix needs one row each with three, two and one entries -1, for the frame atoms")
+            raise ValueError(f"{self.source}: z_matrix needs one row each with three, two and one entries -1, for the frame")
         if frame_atoms is not None and list(frame_atoms) != frame:
             raise ValueError(f"{self.source}: frame_atoms are {list(frame_atoms)}, but z_matrix places {frame} first")
 
@@ -338,15 +340,16 @@ def _read_state_dict(path):
     try:
         import torch
     except ImportError as error:
-        raise ImportError("reading a checkpoint needs PyTorch: pip install torch. Only the import does; models run without it") from error
+        raise ImportError("reading a checkpoint needs PyTorch (pip install torch); running the model does not") from error
     try:
         with open(path, "rb") as file:
             contents = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint file {path}") from None
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is no PyTorch checkpoint, or reading it would run code that it holds. If you trust its origin, load "
-                         f"it yourself, save its state_dict alone with torch.save, and import that. PyTorch says: {error}") from None
+        raise ValueError(f"{path} is no PyTorch checkpoint, or reading it would run code that it holds. If you trust its "
+                         "origin, load it yourself, save its state_dict alone with torch.save, and import that. "
+                         f"PyTorch says: {error}") from None
     except Exception as error:    # anything, depending on where the file is damaged
         raise ValueError(f"{path} is no PyTorch checkpoint, or it was cut short ({type(error).__name__}: {error})") from None
     if isinstance(contents, dict) and isinstance(contents.get("state_dict"), dict):
