@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Time of a step, a force and an energy of the shipped model on every platform it runs on, next to its classical force field.
 
-Run by ``./dev bench``. Each figure is the median of repeated timings; the machine should have nothing else to do.
+Part of ``./dev bench``. Each figure is the median of repeated timings; the machine should have nothing else to do.
 """
 import argparse
 import os
