@@ -26,9 +26,13 @@ static const long long MIN_BLOCKS_PER_THREAD = 8;
 
 namespace {
 
-void checkPositions(const double* positions, long long count, int numParticles) {
+void checkCount(long long count) {
     if (count < 0)
         fail("the number of molecules is ", count, ", expected 0 or more");
+}
+
+void checkPositions(const double* positions, long long count, int numParticles) {
+    checkCount(count);
     const double* end = positions+3*numParticles*count;
     const double* bad = find_if(positions, end, [](double x) { return !isfinite(x); });
     if (bad != end) {
@@ -214,6 +218,7 @@ void FlowModel::toLatent(const double* positions, long long count, double* laten
 }
 
 void FlowModel::toPositions(const double* latent, long long count, double* positions, double* logProb) const {
+    checkCount(count);
     const int numParticles = getNumParticles(), n = getNumCoordinates();
     for (long long i = 0; i < count*n; i++)
         if (!isfinite(latent[i]))
@@ -225,6 +230,7 @@ void FlowModel::toPositions(const double* latent, long long count, double* posit
 }
 
 void FlowModel::sample(long long count, unsigned long long seed, double* positions, double* logProb) const {
+    checkCount(count);
     const int numParticles = getNumParticles(), n = getNumCoordinates();
     const Evaluator& evaluator = contents->getEvaluator(*this);
     vector<double> latent(count*n), orientation(3*count);

@@ -136,7 +136,15 @@ TEST(FlowModelBatches, RefusePositionsThatAreNotFinite) {
     catch (const FlowModelError& error) {
         EXPECT_NE(string(error.what()).find("molecule 1, particle 2"), string::npos) << error.what();
     }
-    EXPECT_THROW(model.logProb(positions.data(), -1, logProb.data()), FlowModelError);
+}
+
+TEST(FlowModelBatches, RefuseNegativeCounts) {
+    FlowModel model = randomModel({}, 1);
+    EXPECT_THROW(model.logProb(nullptr, -1, nullptr), FlowModelError);
+    EXPECT_THROW(model.logProbAndGradient(nullptr, -1, nullptr, nullptr), FlowModelError);
+    EXPECT_THROW(model.toLatent(nullptr, -1, nullptr), FlowModelError);
+    EXPECT_THROW(model.toPositions(nullptr, -1, nullptr, nullptr), FlowModelError);
+    EXPECT_THROW(model.sample(-1, 0, nullptr, nullptr), FlowModelError);
 }
 
 TEST(FlowModelThreads, ShareOneModel) {
