@@ -68,7 +68,7 @@ TEST_P(FlowForceDynamics, VerletConservesEnergy) {
         deviations.push_back(std::sqrt(sum/energies.size()));
     }
     report("deviation of the total energy at 0.1 fs, kJ/mol", deviations[0]);
-    EXPECT_LT(deviations[0], 0.01*size);
+    EXPECT_LT(deviations[0], 0.05*size);
     if (isDouble) {    // in single precision, rounding is the larger part
         const double exponent = std::log(deviations[0]/deviations[1])/std::log(8);
         report("exponent of the step", exponent);
@@ -184,6 +184,33 @@ TEST_P(FlowForceDynamics, CollectiveVariableOfACustomCVForce) {
         EXPECT_NEAR(values[0], 0.25*u, 1e-12*std::abs(u));
         EXPECT_EQ(around.context->getMolecules().size(), 1u) << "the bonds of the model reach the outer Context";
     }
+}
+
+TEST_P(FlowForceDynamics, MemberOfAnATMForce) {
+    // u1 is the energy of the molecule with one particle displaced; constraints are hidden as in a CustomCVForce.
+    const FlowModel constrained = editedModel(modelIndex, [](ModelParts& parts) {
+        parts.architecture["constraints"] = {{0, 1, 0.1}};
+    });
+    const auto positions = conformation(model, random);
+    auto displaced = positions;
+    displaced[2] += Vec3(0.005, 0, 0);
+    auto* atm = new OpenMM::ATMForce("u0+Lambda*(u1-u0)");
+    atm->addGlobalParameter("Lambda", 0.25);
+    for (int i = 0; i < size; i++)
+        atm->addParticle(displaced[i]-positions[i]);
+    atm->addForce(new FlowForce(constrained));
+    Simulation simulation(platform, [&](System& system) {
+        addParticles(system, size);
+        system.addConstraint(0, 1, 0.1);
+        system.addForce(atm);
+    }, positions);
+    Simulation direct(platform, new FlowForce(model), positions);
+    const double u0 = direct.energy();
+    direct.context->setPositions(displaced);
+    const double u1 = direct.energy();
+    const double tolerance = energyTolerance*thermalEnergyOf(model);
+    EXPECT_GT(std::abs(u1-u0), tolerance);
+    EXPECT_NEAR(simulation.energy(), u0+0.25*(u1-u0), tolerance);
 }
 
 TEST_P(FlowForceDynamics, BarostatScalesWholeMolecules) {
