@@ -114,8 +114,9 @@ void* FlowForceProxy::deserialize(const SerializationNode& node) const {
     const int stored = node.getIntProperty("version");
     if (stored < 1 || stored > version) {
         std::ostringstream message;
-        message << "FlowForce: the XML has version " << stored << " of it, this OpenMM-Flow reads versions 1 to " << version
-                << "; install a newer one";
+        message << "FlowForce: the XML has version " << stored << " of it, this OpenMM-Flow reads versions 1 to " << version;
+        if (stored > version)
+            message << "; install a newer one";
         throw OpenMMException(message.str());
     }
     auto force = std::make_unique<FlowForce>(readModel(node.getChildNode("Model")));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <sstream>
 
 using OpenMM::Platform;
 using OpenMM::Vec3;
@@ -137,8 +138,10 @@ double maximumDifference(const std::vector<Vec3>& a, const std::vector<Vec3>& b)
 }
 
 void report(const std::string& what, double value) {
-    std::cout << what << ": " << value << std::endl;
-    testing::Test::RecordProperty(what, std::to_string(value));
+    std::ostringstream text;
+    text << value;
+    std::cout << what << ": " << text.str() << std::endl;
+    testing::Test::RecordProperty(what, text.str());
 }
 
 void expectError(const std::function<void()>& action, const std::vector<std::string>& words) {
