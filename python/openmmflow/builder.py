@@ -15,7 +15,6 @@ from . import model_file
 SIGMAS = 9.0            # edges of the support of bonds and angles, in standard deviations
 ANGLE_RANGE = (0.02, 0.98)   # of angles/pi: collinear atoms have no torsion
 SHORTEST_BOND = 0.02    # nm
-RESTING_ALPHA = 2.0     # K components of this alpha and sigma = 1, evenly spread, add up to nearly the identity for K = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,10 @@ class FlowOptions:
     activation : of the conditioners.
     components : of every smooth mixture.
     exponent : of its ramp, 1 or 2.
-    log_steepness_bound, alpha_range, minimum_floor : of its head, see docs/model_format.md.
+    alpha_range, minimum_floor : of its head, see docs/model_format.md.
+    log_steepness_bound : of its head, for coordinates that are spread over their domain already. Small values keep the flow
+        smooth on the scale of a time step (docs/theory.md, "What a step must resolve").
+    first_log_steepness_bound : of couplings that meet a torsion for the first time, which may be narrowly distributed.
     bond_rounds, shape_rounds, torsion_rounds : how many couplings transform halves of the bonds, of the angles and improper
         torsions, and of the proper torsions.
     """
@@ -38,17 +40,42 @@ class FlowOptions:
     activation: str = "silu"
     components: int = 8
     exponent: int = 1
-    log_steepness_bound: float = 3.0
-    alpha_range: float = 10.0
+    log_steepness_bound: float = 0.5
+    first_log_steepness_bound: float = 3.0
+    alpha_range: float = 1.5
     minimum_floor: float = 1e-4
     bond_rounds: int = 2
     shape_rounds: int = 4
     torsion_rounds: int = 4
 
+    def __post_init__(self):
+        if min(self.width, self.components, self.bond_rounds, self.shape_rounds, self.torsion_rounds) < 1 or self.depth < 0:
+            raise ValueError("width, components and rounds of a flow must be at least 1, depth at least 0")
+        if self.exponent not in (1, 2):
+            raise ValueError(f"the exponent of a smooth mixture is 1 or 2, got {self.exponent}")
+        if min(self.log_steepness_bound, self.first_log_steepness_bound, self.alpha_range) <= 0:
+            raise ValueError("log_steepness_bound, first_log_steepness_bound and alpha_range must be positive")
+        if not 0 < self.minimum_floor < 1:
+            raise ValueError(f"minimum_floor must be between 0 and 1, got {self.minimum_floor}")
+
     @property
     def alpha_offset(self) -> float:
         """The smallest alpha with a unimodal component: sqrt(3)/2 for exponent 1, sqrt(3/32) for 2."""
         return np.sqrt(3) / 2 if self.exponent == 1 else np.sqrt(3 / 32)
+
+    @property
+    def peak_slope(self) -> float:
+        """The density of a component at its centre is this times alpha times sigma."""
+        return 2.0 if self.exponent == 1 else 8.0
+
+    @property
+    def resting_alpha(self) -> float:
+        """K evenly spread components of this alpha and sigma = 1, of density K/2 at the centre, add up to nearly the identity."""
+        return self.clip_alpha(0.5 * self.components / self.peak_slope)
+
+    def clip_alpha(self, alpha):
+        """The nearest values that the head reaches with moderate raw parameters."""
+        return np.clip(alpha, self.alpha_offset + 0.02 * self.alpha_range, self.alpha_offset + 0.95 * self.alpha_range)
 
 
 def build(topology, positions, *, temperature: float, measure: str = "cartesian", constraints=(), data: dict | None = None,
@@ -274,8 +301,15 @@ def _couplings(z_matrix, num_particles: int, options: FlowOptions) -> list[tuple
         halves = (group[0::2], group[1::2])
         for turn in range(rounds):
             transformed, given = halves[turn % 2], halves[1 - turn % 2]
-            if transformed:
-                couplings.append((sorted(transformed), sorted(given + others)))
+            # Torsions that are met for the first time need steep components, which the angles beside them must not have.
+            parts = [transformed]
+            if turn < 2:
+                angles = [c for c in transformed if c < num_bonds + num_angles]
+                parts = [angles, [c for c in transformed if c not in angles]]
+            for part in parts:
+                if part:
+                    rest = [c for c in transformed if c not in part]
+                    couplings.append((sorted(part), sorted(rest + given + others)))
     return couplings
 
 
@@ -287,27 +321,30 @@ def _third(z_matrix) -> int:
 def _coupling(transformed, conditioned_on, options: FlowOptions, *, num_circular_from, samples, fitted):
     """The coupling's description and the biases of its last layer, (5, D, K)."""
     K = options.components
+    first = any(c >= num_circular_from and c not in fitted for c in transformed)
+    bound = options.first_log_steepness_bound if first else options.log_steepness_bound
     biases = np.zeros((5, len(transformed), K))
-    biases[1] = _logit((RESTING_ALPHA - options.alpha_offset) / options.alpha_range)
+    biases[1] = _logit((options.resting_alpha - options.alpha_offset) / options.alpha_range)
     biases[4] = -4.0    # a floor of 2 %
     for row, coordinate in enumerate(transformed):
         if coordinate >= num_circular_from:
             if coordinate in fitted:
-                biases[3, row] = _logit(0.05 / options.log_steepness_bound)
+                biases[3, row] = _logit(min(0.05 / bound, 0.5))
             else:
-                biases[1:4, row] = _fit_circle(samples[:, coordinate], options)
+                biases[1:4, row] = _fit_circle(samples[:, coordinate], options, bound)
+    hidden = [options.width] * options.depth if conditioned_on else []
     layer = {
         "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
         "transformer": {
             "type": "smoothMixture", "head": "free", "closedForm": "density", "components": K, "exponent": options.exponent,
             "alphaOffset": float(options.alpha_offset), "alphaRange": options.alpha_range,
-            "logSteepnessBound": options.log_steepness_bound, "minimumFloor": options.minimum_floor},
-        "conditioner": {"activation": options.activation, "networks": [[options.width] * options.depth if conditioned_on else []]},
+            "logSteepnessBound": bound, "minimumFloor": options.minimum_floor},
+        "conditioner": {"activation": options.activation, "networks": [hidden]},
     }
     return layer, biases
 
 
-def _fit_circle(samples, options: FlowOptions) -> np.ndarray:
+def _fit_circle(samples, options: FlowOptions, bound: float) -> np.ndarray:
     """Raw alpha, centres and steepness (3, K) that spread the components over the samples of a coordinate on the circle."""
     K = options.components
     # Quantiles from the middle of the widest gap onwards.
@@ -318,14 +355,12 @@ def _fit_circle(samples, options: FlowOptions) -> np.ndarray:
     centres = np.quantile(unwrapped, (np.arange(K) + 0.5) / K)
     spacing = np.quantile(unwrapped, np.minimum((np.arange(K) + 1.5) / K, 0.999)) - np.quantile(
         unwrapped, np.maximum((np.arange(K) - 0.5) / K, 0.001))
-    # A component's density at its centre is 2 alpha sigma.
     peak = 1 / np.maximum(spacing, 1e-4)
-    steepness = np.clip(peak / (2 * RESTING_ALPHA), 1.03, np.exp(0.95 * options.log_steepness_bound))
-    alpha = np.clip(peak / (2 * steepness), options.alpha_offset + 0.02 * options.alpha_range,
-                    options.alpha_offset + 0.95 * options.alpha_range)
+    steepness = np.clip(peak / (options.peak_slope * options.resting_alpha), 1.03, np.exp(0.95 * bound))
+    alpha = options.clip_alpha(peak / (options.peak_slope * steepness))
     return np.stack([_logit((alpha - options.alpha_offset) / options.alpha_range),
                      (centres + start) - (np.arange(K) + 0.5) / K,
-                     _logit(np.log(steepness) / options.log_steepness_bound)])
+                     _logit(np.log(steepness) / bound)])
 
 
 def _initial_weights(prefix, layer, num_circular_from, biases, random) -> dict[str, np.ndarray]:

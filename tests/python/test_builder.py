@@ -23,7 +23,7 @@ def alanine_dipeptide():
 
 @pytest.fixture(scope="module")
 def conformations(alanine_dipeptide):
-    return wiggled(alanine_dipeptide.getPositions(asNumpy=True)._value, 400, 0.004)
+    return wiggled(alanine_dipeptide.getPositions(asNumpy=True)._value, 400, 0.007)
 
 
 @strategies.composite
@@ -108,6 +108,21 @@ def test_smallest_molecules(particles):
     log_prob, gradient = model.log_prob_and_gradient(positions)
     assert np.abs(log_prob - expected[0]).max() < 1e-9
     assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("exponent", [1, 2])
+@pytest.mark.parametrize("components", [1, 3, 8, 20])
+def test_every_head_has_finite_initial_weights(alanine_dipeptide, conformations, exponent, components):
+    options = builder.FlowOptions(width=4, exponent=exponent, components=components)
+    _, tensors = builder.build(alanine_dipeptide.topology, conformations, temperature=300.0, options=options)
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"width": 0}, "at least 1"), ({"exponent": 3}, "1 or 2"), ({"alpha_range": 0.0}, "positive"), ({"minimum_floor": 1.0}, "between 0 and 1")])
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        builder.FlowOptions(**options)
 
 
 @pytest.mark.parametrize("bonds, message", [
