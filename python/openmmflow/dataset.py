@@ -3,7 +3,8 @@
 
 A data set is one HDF5 file: ``positions`` (frames, particles, 3) in nm, ``forces`` (frames, particles, 3) in kJ/mol/nm,
 ``energies`` (frames,) in kJ/mol and the attribute ``description``, a JSON document that says what was simulated. The file
-also carries the state of every replica, so that a run that was interrupted goes on where it stopped.
+also carries the state of every replica, so that a run that was interrupted goes on where it stopped, and, if they were added, forces a time
+step ahead and behind (:func:`add_displaced_forces`).
 """
 from __future__ import annotations
 
@@ -150,11 +151,53 @@ def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equil
     return path
 
 
+def add_displaced_forces(path, system, *, step_size=0.001, seed=1, platform="Reference", progress=True):
+    """Add forces a time step ahead and behind to a data set: what the trainer needs to make a flow smooth over a step.
+
+    Each frame x gets a displacement u = v*step_size with thermal velocities v, ``displacements`` (frames, particles, 3) in nm, and the forces
+    at x + u and x - u, ``displaced_forces`` (frames, 2, particles, 3) in kJ/mol/nm. Frames that have them already are left alone.
+
+    Parameters
+    ----------
+    path : the data set.
+    system : the System that it was made with.
+    step_size : of the dynamics to come, ps.
+    """
+    with h5py.File(path, "a") as file:
+        frames, num_particles = file["positions"].shape[:2]
+        if num_particles != system.getNumParticles():
+            raise ValueError(f"{path} holds frames of {num_particles} particles, the System has {system.getNumParticles()}")
+        temperature = json.loads(file.attrs["description"])["temperature"]
+        masses = np.array([system.getParticleMass(i)._value for i in range(num_particles)])
+        if np.any(masses <= 0):
+            raise ValueError("particles without mass have no thermal velocity")
+        scale = step_size * np.sqrt(MOLAR_GAS_CONSTANT * temperature / masses)[:, None]
+        for name, shape in (("displacements", (num_particles, 3)), ("displaced_forces", (2, num_particles, 3))):
+            if name not in file:
+                file.create_dataset(name, (0, *shape), maxshape=(None, *shape), dtype="f8", chunks=(256, *shape))
+        context = openmm.Context(system, openmm.VerletIntegrator(step_size), openmm.Platform.getPlatformByName(platform))
+        present = min(len(file["displacements"]), len(file["displaced_forces"]))
+        for start in tqdm(range(present, frames, 1000), desc=f"{Path(path).name}: displaced forces", disable=not progress):
+            positions = file["positions"][start:start + 1000]
+            displacements = scale * np.random.default_rng((seed, start)).standard_normal(positions.shape)
+            forces = np.empty((len(positions), 2, num_particles, 3))
+            for frame, (x, u) in enumerate(zip(positions, displacements)):
+                for side, sign in enumerate((1, -1)):
+                    context.setPositions(x + sign * u)
+                    forces[frame, side] = context.getState(forces=True).getForces(asNumpy=True)._value
+            for name, values in (("displacements", displacements), ("displaced_forces", forces)):
+                file[name].resize(start + len(values), axis=0)
+                file[name][start:] = values
+    return Path(path)
+
+
 def make_alanine_dipeptide_dataset(path, *, frames=50_000, seed=1, progress=True):
     """The data of the shipped model: ACE-ALA-NME, amber99sbildn + OBC, 300 K, unconstrained, 1 fs, four replicas to 600 K."""
     pdb = alanine_dipeptide()
-    return make_dataset(
-        path, implicit_solvent_system(pdb.topology), pdb.positions, frames=frames, seed=seed, progress=progress,
+    system = implicit_solvent_system(pdb.topology)
+    make_dataset(
+        path, system, pdb.positions, frames=frames, seed=seed, progress=progress,
         temperatures=300.0 * 2.0 ** (np.arange(4) / 3),
         description={"molecule": "alanine dipeptide", "forceField": list(ALANINE_DIPEPTIDE_FORCE_FIELD),
                      "environment": "implicit solvent (OBC)", "constraints": "none"})
+    return add_displaced_forces(path, system, seed=seed, progress=progress)

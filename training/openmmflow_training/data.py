@@ -21,16 +21,33 @@ class Frames:
 
     positions : (frames, particles, 3), nm, float64.
     forces : (frames, particles, 3), in k_BT/nm at the temperature of the data, float64.
+    displacements : (frames, particles, 3), nm: how far thermal velocities carry each particle in a time step; or None.
+    displaced_forces : (frames, 2, particles, 3), k_BT/nm, at positions + displacements and positions - displacements; or None.
     """
 
     positions: torch.Tensor
     forces: torch.Tensor
+    displacements: torch.Tensor | None = None
+    displaced_forces: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.positions)
 
     def __getitem__(self, index) -> "Frames":
-        return Frames(self.positions[index], self.forces[index])
+        return self.map(lambda tensor: tensor[index])
+
+    def map(self, function) -> "Frames":
+        """The frames with a function applied to every tensor."""
+        return Frames(*(None if tensor is None else function(tensor) for tensor in self._tensors()))
+
+    @staticmethod
+    def concatenated(parts: list["Frames"]) -> "Frames":
+        """All frames of the parts; displacements only if every part has them."""
+        return Frames(*(None if any(t is None for t in tensors) else torch.cat(tensors)
+                        for tensors in zip(*(part._tensors() for part in parts))))
+
+    def _tensors(self):
+        return self.positions, self.forces, self.displacements, self.displaced_forces
 
 
 def read_datasets(paths) -> tuple[list[Frames], dict]:
@@ -52,11 +69,16 @@ def read_datasets(paths) -> tuple[list[Frames], dict]:
                     raise ValueError(f"{path} is no data set of openmmflow: it has no {' and no '.join(sorted(missing))}")
                 count = min(len(file["positions"]), len(file["forces"]))
                 positions, forces = file["positions"][:count], file["forces"][:count]
+                displaced = {name: file[name][:count] for name in ("displacements", "displaced_forces")
+                             if len(file.get(name, ())) >= count}
                 descriptions.append(json.loads(file.attrs["description"]))
         if not (np.isfinite(positions).all() and np.isfinite(forces).all()):
             raise ValueError(f"{path} holds positions or forces that are not finite")
         scale = 1 / (MOLAR_GAS_CONSTANT * descriptions[-1]["temperature"])
         frames.append(Frames(torch.from_numpy(positions), torch.from_numpy(forces * scale)))
+        if len(displaced) == 2:
+            frames[-1].displacements = torch.from_numpy(displaced["displacements"])
+            frames[-1].displaced_forces = torch.from_numpy(displaced["displaced_forces"] * scale)
     if not frames:
         raise ValueError("no data set was given")
     temperatures = {d["temperature"] for d in descriptions}
@@ -74,7 +96,7 @@ def split_by_time(datasets: list[Frames], validation: float, test: float) -> tup
         middle = end - round(validation * len(frames))
         for part, block in zip(parts, (slice(0, middle), slice(middle, end), slice(end, None))):
             part.append(frames[block])
-    return tuple(Frames(torch.cat([p.positions for p in part]), torch.cat([p.forces for p in part])) for part in parts)
+    return tuple(Frames.concatenated(part) for part in parts)
 
 
 def cyclic_symmetries(bonds, elements) -> list[torch.Tensor]:
@@ -111,4 +133,4 @@ def turn_symmetric_groups(frames: Frames, permutations, generator: torch.Generat
             chosen = turns >= turn
             index[chosen] = index[chosen][:, permutation]
     index = index.unsqueeze(-1).expand(-1, -1, 3)
-    return Frames(frames.positions.gather(1, index), frames.forces.gather(1, index))
+    return frames.map(lambda tensor: tensor.gather(-2, index if tensor.dim() == 3 else index.unsqueeze(1).expand(tensor.shape)))

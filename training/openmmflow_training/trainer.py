@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .curves import plot_curves
 from .data import cyclic_symmetries, read_datasets, split_by_time, turn_symmetric_groups
 from .flow_module import FlowModule
-from .losses import evaluate, likelihood_and_force_loss
+from .losses import evaluate, likelihood_and_force_loss, step_loss
 
 
 @dataclass
@@ -34,6 +34,9 @@ class TrainingConfig:
     warm_up : part of the run.
     force_start : part of the run after which force matching begins; the likelihood alone is several times faster a step.
     force_weight : of the mean squared force error in (k_BT/nm)^2, next to the negative log-likelihood in k_BT.
+    roughness_start : part of the run after which the roughness of the force error over a time step is minimized, too; for data sets with
+        displacements (openmmflow.dataset.add_displaced_forces). These steps take a third of the frames, at three places each.
+    roughness_weight : of the mean squared roughness in (k_BT/nm)^2.
     clip : largest norm of the gradient, as a multiple of its running geometric mean.
     ema : decay a step of the average of the weights that is validated and saved.
     validation, test : parts of each data set, at its end, that are held out.
@@ -55,6 +58,8 @@ class TrainingConfig:
     warm_up: float = 0.005
     force_start: float = 0.03
     force_weight: float = 3e-3
+    roughness_start: float = 0.3
+    roughness_weight: float = 0.0
     clip: float = 2.0
     ema: float = 0.999
     validation: float = 0.05
@@ -125,7 +130,12 @@ class Trainer:
             group["lr"] = self.learning_rate()
         matching = self.progress >= self.config.force_start
         result = {}
-        if matching:
+        smoothing = self.config.roughness_weight > 0 and self.progress >= self.config.roughness_start
+        if smoothing:
+            nll, mse, roughness = step_loss(self.module, frames[:max(1, len(frames) // 3)], create_graph=True)
+            loss = nll + self.config.force_weight * mse + self.config.roughness_weight * roughness
+            result["force_rmse"], result["roughness"] = mse.item() ** 0.5, roughness.item() ** 0.5
+        elif matching:
             nll, mse = likelihood_and_force_loss(self.module, frames, create_graph=True)
             loss = nll + self.config.force_weight * mse
             result["force_rmse"] = mse.item() ** 0.5
@@ -205,6 +215,8 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
         topology, training.positions[::max(1, len(training) // 20_000)].numpy(), temperature=description["temperature"],
         data=provenance, options=config.flow, seed=config.seed)
     elements = [atom.element.symbol if atom.element else atom.name for atom in topology.atoms()]
+    if config.roughness_weight > 0 and training.displacements is None:
+        raise ValueError("roughness can only be minimized with data sets that have displaced forces: openmmflow.dataset.add_displaced_forces")
     trainer = Trainer(FlowModule((architecture, tensors)), training, validation, config,
                       cyclic_symmetries(architecture["bonds"], elements))
     checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".jsonl")
