@@ -104,20 +104,16 @@ void Coupling<Real>::packNetwork(const vector<DenseLayer>& network, int firstRaw
     for (const DenseLayer& layer : network) {
         const int numOutputs = static_cast<int>(layer.weight.shape[0]), numInputs = static_cast<int>(layer.weight.shape[1]);
         const bool last = (&layer == &network.back());
-        vector<double> forward(layer.weight.values.size()), backward(layer.weight.values.size());
+        vector<double> matrix(layer.weight.values.size());
         AlignedArray<Real> bias(numOutputs+4*kernels.vectorLength);
         for (int o = 0; o < numOutputs; o++) {
             const int source = (last ? outputRows[o] : o);
             bias.data()[o] = static_cast<Real>(layer.bias.values[source]);
-            for (int i = 0; i < numInputs; i++) {
-                const double w = layer.weight.values[static_cast<size_t>(source)*numInputs+i];
-                backward[static_cast<size_t>(o)*numInputs+i] = w;
-                forward[static_cast<size_t>(i)*numOutputs+o] = w;
-            }
+            for (int i = 0; i < numInputs; i++)
+                matrix[static_cast<size_t>(i)*numOutputs+o] = layer.weight.values[static_cast<size_t>(source)*numInputs+i];
         }
         PackedLayer<Real> packed = {};
-        packed.forward = pack(numInputs, numOutputs, forward);
-        packed.backward = pack(numOutputs, numInputs, backward);
+        packed.matrix = pack(numInputs, numOutputs, matrix);
         packed.bias = bias.data();
         weights.push_back(move(bias));
         layers.back().push_back(packed);
@@ -136,10 +132,10 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     for (size_t n = 0; n < layers.size(); n++) {
         vector<PackedLayer<Real>>& network = layout.layers[n];
         for (PackedLayer<Real>& layer : network) {
-            widest = max<size_t>({widest, static_cast<size_t>(layer.forward.rows), static_cast<size_t>(layer.forward.columns)});
+            widest = max<size_t>({widest, static_cast<size_t>(layer.matrix.rows), static_cast<size_t>(layer.matrix.columns)});
             if (&layer != &network.back()) {
-                layer.values = arena.add(static_cast<size_t>(layer.forward.columns)*M);
-                layer.slopes = arena.add(static_cast<size_t>(layer.forward.columns)*M);
+                layer.values = arena.add(static_cast<size_t>(layer.matrix.columns)*M);
+                layer.slopes = arena.add(static_cast<size_t>(layer.matrix.columns)*M);
             }
         }
     }

@@ -21,6 +21,8 @@ struct Kernels {
     using F = Formulas<V>;
     using Plan = CouplingPlan<Real>;
     static constexpr int L = static_cast<int>(V::size);
+    /** Columns or rows of a matrix that a block of molecules is multiplied with at once: what fits into registers. */
+    static constexpr int BLOCK = (L*sizeof(Real) >= 64 ? 8 : 4);
 
     struct Component {
         V weight, mu, sigma, alpha, floor;
@@ -41,14 +43,19 @@ struct Kernels {
         return (length+L-1)/L*L;
     }
 
-    // ---- dense products: Y[columns][M] = bias + A^T X, X[rows][M] ----
+    // ---- dense products with a matrix A (rows, columns): Y = bias + A^T X and X += A Y, X [rows][M], Y [columns][M] ----
 
-    /** One tile of N vectors of columns, M = 1. Two sets of accumulators hide the latency of the multiply-adds. */
+    /** The widths of tiles: 4 vectors, and what is left in whole vectors. */
+    static int tileWidth(int columnsLeft) {
+        return columnsLeft > 3*L ? 4*L : padded(columnsLeft);
+    }
+
+    /** N vectors of columns, M = 1. Two sets of accumulators hide the latency of the multiply-adds. */
     template <int N>
     static void multiplyTile(int rows, const Real* tile, const Real* x, Real* y, const Real* bias) {
         V even[N], odd[N];
         for (int n = 0; n < N; n++) {
-            even[n] = (bias == nullptr ? load(y+n*L) : load(bias+n*L));
+            even[n] = load(bias+n*L);
             odd[n] = V(Real(0));
         }
         int row = 0;
@@ -74,8 +81,7 @@ struct Kernels {
     static void multiplyColumns(int rows, int width, const Real* tile, int M, const Real* x, Real* y, const Real* bias) {
         V sum[C][2];
         for (int c = 0; c < C; c++)
-            for (int i = 0; i < 2; i++)
-                sum[c][i] = (bias == nullptr ? load(y+c*M+i*L) : V(bias[c]));
+            sum[c][0] = sum[c][1] = V(bias[c]);
         for (int row = 0; row < rows; row++) {
             const V x0 = load(x), x1 = load(x+L);
             for (int c = 0; c < C; c++) {
@@ -91,17 +97,13 @@ struct Kernels {
                 store(y+c*M+i*L, sum[c][i]);
     }
 
-    /**
-     * @param bias  (columns), or null to add to Y
-     * For M = 1, Y has room for whole vectors. Otherwise M is a multiple of 2 L.
-     */
+    /** Y = bias + A^T X. For M = 1, X and Y have room for whole vectors. Otherwise M is 2 L. */
     static void multiply(const PackedMatrix<Real>& matrix, int M, const Real* x, Real* y, const Real* bias) {
         const int rows = matrix.rows;
         const Real* tile = matrix.values;
-        for (int column = 0; column < matrix.columns; ) {
-            const int left = padded(matrix.columns-column);
-            const int width = (left < 4*L ? left : 4*L);
-            const Real* b = (bias == nullptr ? nullptr : bias+column);
+        for (int column = 0, width; column < matrix.columns; column += width) {
+            width = tileWidth(matrix.columns-column);
+            const Real* b = bias+column;
             if (M == 1)
                 switch (width/L) {
                     case 1: multiplyTile<1>(rows, tile, x, y+column, b); break;
@@ -110,20 +112,95 @@ struct Kernels {
                     default: multiplyTile<4>(rows, tile, x, y+column, b); break;
                 }
             else {
-                constexpr int C = (L >= 16 || (sizeof(Real) == 8 && L >= 8) ? 8 : 4);
-                const int real = (matrix.columns-column < width ? matrix.columns-column : width);
-                for (int m = 0; m < M; m += 2*L) {
-                    int c = 0;
-                    for (; c+C <= real; c += C)
-                        multiplyColumns<C>(rows, width, tile+c, M, x+m, y+(column+c)*static_cast<std::size_t>(M)+m,
-                                b == nullptr ? nullptr : b+c);
-                    for (; c < real; c++)
-                        multiplyColumns<1>(rows, width, tile+c, M, x+m, y+(column+c)*static_cast<std::size_t>(M)+m,
-                                b == nullptr ? nullptr : b+c);
-                }
+                const int used = (matrix.columns-column < width ? matrix.columns-column : width);
+                Real* target = y+column*static_cast<std::size_t>(M);
+                int c = 0;
+                for (; c+BLOCK <= used; c += BLOCK)
+                    multiplyColumns<BLOCK>(rows, width, tile+c, M, x, target+c*M, b+c);
+                for (; c+2 <= used; c += 2)
+                    multiplyColumns<2>(rows, width, tile+c, M, x, target+c*M, b+c);
+                if (c < used)
+                    multiplyColumns<1>(rows, width, tile+c, M, x, target+c*M, b+c);
             }
             tile += rows*static_cast<std::size_t>(width);
-            column += width;
+        }
+    }
+
+    static Real sumOfLanes(V v) {
+#if XSIMD_VERSION_MAJOR < 9
+        return xsimd::hadd(v);
+#else
+        return xsimd::reduce_add(v);
+#endif
+    }
+
+    /** R rows from `row` on, M = 1. */
+    template <int R>
+    static void multiplyRows(const PackedMatrix<Real>& matrix, int row, const Real* y, Real* x) {
+        V sum[R];
+        for (int r = 0; r < R; r++)
+            sum[r] = V(Real(0));
+        const Real* tile = matrix.values;
+        for (int column = 0, width; column < matrix.columns; column += width) {
+            width = tileWidth(matrix.columns-column);
+            const Real* a = tile+row*static_cast<std::size_t>(width);
+            for (int i = 0; i < width; i += L) {
+                const V v = load(y+column+i);
+                for (int r = 0; r < R; r++)
+                    sum[r] = xsimd::fma(load(a+r*width+i), v, sum[r]);
+            }
+            tile += matrix.rows*static_cast<std::size_t>(width);
+        }
+        for (int r = 0; r < R; r++)
+            x[row+r] += sumOfLanes(sum[r]);
+    }
+
+    /** The same for a block of molecules. */
+    template <int R>
+    static void multiplyRowsOfBlock(const PackedMatrix<Real>& matrix, int row, int M, const Real* y, Real* x) {
+        V sum[R][2];
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < 2; i++)
+                sum[r][i] = load(x+(row+r)*M+i*L);
+        const Real* tile = matrix.values;
+        for (int column = 0, width; column < matrix.columns; column += width) {
+            width = tileWidth(matrix.columns-column);
+            const int used = (matrix.columns-column < width ? matrix.columns-column : width);
+            const Real* a = tile+row*static_cast<std::size_t>(width);
+            for (int c = 0; c < used; c++) {
+                const V y0 = load(y), y1 = load(y+L);
+                for (int r = 0; r < R; r++) {
+                    const V v(a[r*width+c]);
+                    sum[r][0] = xsimd::fma(v, y0, sum[r][0]);
+                    sum[r][1] = xsimd::fma(v, y1, sum[r][1]);
+                }
+                y += M;
+            }
+            tile += matrix.rows*static_cast<std::size_t>(width);
+        }
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < 2; i++)
+                store(x+(row+r)*M+i*L, sum[r][i]);
+    }
+
+    /** X += A Y. For M = 1, Y is finite up to whole vectors. Otherwise M is 2 L. */
+    static void multiplyTransposed(const PackedMatrix<Real>& matrix, int M, const Real* y, Real* x) {
+        int row = 0;
+        if (M == 1) {
+            for (; row+8 <= matrix.rows; row += 8)
+                multiplyRows<8>(matrix, row, y, x);
+            for (; row+2 <= matrix.rows; row += 2)
+                multiplyRows<2>(matrix, row, y, x);
+            if (row < matrix.rows)
+                multiplyRows<1>(matrix, row, y, x);
+        }
+        else {
+            for (; row+BLOCK <= matrix.rows; row += BLOCK)
+                multiplyRowsOfBlock<BLOCK>(matrix, row, M, y, x);
+            for (; row+2 <= matrix.rows; row += 2)
+                multiplyRowsOfBlock<2>(matrix, row, M, y, x);
+            if (row < matrix.rows)
+                multiplyRowsOfBlock<1>(matrix, row, M, y, x);
         }
     }
 
@@ -194,9 +271,9 @@ struct Kernels {
                 const PackedLayer<Real>& layer = network.layers[i];
                 const bool last = (i == network.numLayers-1);
                 Real* output = (last ? arena+plan.raw+network.firstRawRow*static_cast<std::size_t>(M) : arena+layer.values);
-                multiply(layer.forward, M, input, output, layer.bias);
+                multiply(layer.matrix, M, input, output, layer.bias);
                 if (!last)
-                    applyActivation(plan.activation, layer.forward.columns*M, output, arena+layer.slopes);
+                    applyActivation(plan.activation, layer.matrix.columns*M, output, arena+layer.slopes);
                 input = output;
             }
         }
@@ -214,10 +291,10 @@ struct Kernels {
             Real* afterNext = arena+plan.nextHidden;
             for (int i = network.numLayers-1; i > 0; i--) {
                 const PackedLayer<Real>& layer = network.layers[i];
-                const int length = layer.backward.columns*M;
+                const int length = layer.matrix.rows*M;
                 for (int j = 0; j < length; j += L)
                     store(next+j, V(Real(0)));
-                multiply(layer.backward, M, gradient, next, nullptr);
+                multiplyTransposed(layer.matrix, M, gradient, next);
                 const Real* slopes = arena+network.layers[i-1].slopes;
                 for (int j = 0; j < length; j += L)
                     store(next+j, load(next+j)*load(slopes+j));
@@ -225,7 +302,7 @@ struct Kernels {
                 next = afterNext;
                 afterNext = const_cast<Real*>(gradient);
             }
-            multiply(network.layers[0].backward, M, gradient, featureGradient, nullptr);
+            multiplyTransposed(network.layers[0].matrix, M, gradient, featureGradient);
         }
     }
 
@@ -254,16 +331,18 @@ struct Kernels {
             for (int k = 1; k < K; k++)
                 largest = xsimd::max(largest, row(k, p));
             V sum(Real(0));
-            for (int k = 0; k < K; k++)
-                sum += xsimd::exp(row(k, p)-largest);
+            for (int k = 0; k < K; k++) {
+                components[k].weight = xsimd::exp(row(k, p)-largest);
+                sum += components[k].weight;
+            }
             const V inverse = V(Real(1))/sum;
             for (int k = 0; k < K; k++)
-                write(k, xsimd::exp(row(k, p)-largest)*inverse);
+                write(k, components[k].weight*inverse);
         };
-        softmax(0, [&](int k, V share) { components[k].weight = share; });
-        V centre(Real(0));
         if (plan.published)
             softmax(2, [&](int k, V share) { store(shares+k*static_cast<std::size_t>(plan.paddedLength), share); });
+        softmax(0, [&](int k, V share) { components[k].weight = share; });
+        V centre(Real(0));
         const V offset(plan.alphaOffset), range(plan.alphaRange), bound(plan.logSteepnessBound), floor0(plan.minimumFloor);
         for (int k = 0; k < K; k++) {
             Component& c = components[k];
@@ -461,6 +540,8 @@ struct Kernels {
                     store(target+segment.compact+start, gradient);
                 }
         }
+        // What follows the last row meets weights that are 0, and must be finite for it.
+        store(arena+plan.rawGradient+5*K*(plan.numIntervals+plan.numCircles)*static_cast<std::size_t>(M), V(Real(0)));
     }
 
     // ---- the coupling ----

@@ -25,8 +25,7 @@ struct PackedMatrix {
 
 template <class Real>
 struct PackedLayer {
-    PackedMatrix<Real> forward;     // transposed weight (inputs, outputs)
-    PackedMatrix<Real> backward;    // weight (outputs, inputs)
+    PackedMatrix<Real> matrix;      // transposed weight (inputs, outputs), for both directions: caches hold twice as much of it
     const Real* bias;               // (outputs), padded to whole vectors
     /** Offsets into the arena, in Reals: outputs after the activation and its derivative, [outputs][M]; not for the last layer. */
     std::size_t values, slopes;
