@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from .benchmark.command import add_options as add_benchmark_options
+
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C stopped, as shells have it."""
 
@@ -98,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     dataset.add_argument("--seed", type=_count, default=1, help="of everything random")
     _add_quiet(dataset)
     dataset.set_defaults(run=_dataset)
+
+    benchmark = commands.add_parser("benchmark", **formats, help="time FlowForce next to PyTorch and the force field",
+                                    description="Time FlowForce on this machine next to the same flow in PyTorch and to amber99sbildn "
+                                                "+ OBC, and compare single with double precision; writes JSON and plots.")
+    add_benchmark_options(benchmark)
+    benchmark.set_defaults(run=_benchmark)
 
     train = commands.add_parser("train", add_help=False, help="train a model (needs the package openmmflow_training)")
     train.set_defaults(run=_train)
@@ -205,6 +213,12 @@ def _dataset(options) -> int:
 
     make_alanine_dipeptide_dataset(options.output, frames=options.frames, seed=options.seed, progress=not options.quiet)
     return 0
+
+
+def _benchmark(options) -> int:
+    from .benchmark.command import run
+
+    return run(options)
 
 
 def _train(options) -> int:
