@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import openmmflow
-from openmmflow import builder, model_file
+from openmmflow import builder, dataset, model_file
 from random_flow import conformations, random_flow
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch")
@@ -20,7 +21,7 @@ h5py = pytest.importorskip("h5py")
 
 from openmmflow_training import FlowModule, TrainingConfig, operators, train  # noqa: E402
 from openmmflow_training.data import Frames, cyclic_symmetries, split_by_time, turn_symmetric_groups  # noqa: E402
-from openmmflow_training.losses import evaluate  # noqa: E402
+from openmmflow_training.losses import evaluate, step_loss  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
@@ -284,8 +285,12 @@ def test_methyl_groups_are_found_and_turned():
     symmetries = cyclic_symmetries(bonds, "CHHHCHHH")
     assert [s.tolist() for s in symmetries] == [[0, 2, 3, 1, 4, 5, 6, 7], [0, 1, 2, 3, 4, 6, 7, 5]]
     frames = frames_of(600, 8)
+    frames.displacements = 2 * frames.positions
+    frames.displaced_forces = torch.stack([3 * frames.positions, 4 * frames.positions], dim=1)
     turned = turn_symmetric_groups(frames, symmetries, torch.Generator().manual_seed(0))
     assert torch.equal(turned.forces, -turned.positions)
+    assert torch.equal(turned.displacements, 2 * turned.positions)
+    assert torch.equal(turned.displaced_forces, torch.stack([3 * turned.positions, 4 * turned.positions], dim=1))
     assert torch.equal(turned.positions[:, [0, 4]], frames.positions[:, [0, 4]])
     first = (turned.positions[:, 1, 0] - frames.positions[:, 0, 0]) / 3
     second = (turned.positions[:, 2, 0] - frames.positions[:, 0, 0]) / 3
@@ -297,7 +302,6 @@ def test_cyclic_symmetry_keeps_the_energy():
     """The symmetry that the trainer relies on is one of the force field."""
     import openmm
     from openmm import unit
-    from openmmflow import dataset
 
     pdb = dataset.alanine_dipeptide()
     system = dataset.implicit_solvent_system(pdb.topology)
@@ -322,7 +326,7 @@ SMALL = builder.FlowOptions(width=16, depth=1, components=4, bond_rounds=1, shap
 
 @pytest.fixture(scope="module")
 def harmonic_molecule(tmp_path_factory):
-    """A topology of four atoms and data of independent harmonic bonds to all neighbours, sampled exactly: (topology, paths)."""
+    """Four atoms with harmonic bonds between all pairs, and data of them from dynamics: (topology, paths, system)."""
     import openmm
     from openmm import app, unit
 
@@ -353,7 +357,7 @@ def harmonic_molecule(tmp_path_factory):
     with h5py.File(path, "w") as file:
         file["positions"], file["forces"] = np.array(positions), np.array(forces)
         file.attrs["description"] = json.dumps({"temperature": 300.0, "forceField": ["harmonic bonds"], "environment": "vacuum"})
-    return topology, [path]
+    return topology, [path], system
 
 
 def records_of(output):
@@ -361,7 +365,7 @@ def records_of(output):
 
 
 def test_training_lowers_both_losses(harmonic_molecule, tmp_path):
-    topology, paths = harmonic_molecule
+    topology, paths, _ = harmonic_molecule
     config = TrainingConfig(steps=300, batch=64, learning_rate=1e-2, force_start=0.1, ema=0.95, flow=SMALL, validate_seconds=1e9)
     output = train(topology, paths, tmp_path / "model.safetensors", config, progress=False, command="test")
     architecture, tensors = model_file.read(output)
@@ -381,7 +385,7 @@ def test_training_lowers_both_losses(harmonic_molecule, tmp_path):
 
 
 def test_interrupted_training_ends_as_if_it_was_not(harmonic_molecule, tmp_path, monkeypatch):
-    topology, paths = harmonic_molecule
+    topology, paths, _ = harmonic_molecule
     config = TrainingConfig(steps=24, batch=32, force_start=0.5, flow=SMALL, validate_seconds=0.0)
     whole = train(topology, paths, tmp_path / "whole.safetensors", config, progress=False)
 
@@ -403,10 +407,62 @@ def test_interrupted_training_ends_as_if_it_was_not(harmonic_molecule, tmp_path,
     assert first[0]["data"]["test"] == second[0]["data"]["test"]
 
 
+@pytest.fixture(scope="module")
+def displaced_data(harmonic_molecule, tmp_path_factory):
+    """The same data with forces a time step ahead and behind: (path, frames)."""
+    _, paths, system = harmonic_molecule
+    path = shutil.copy(paths[0], tmp_path_factory.mktemp("data") / "displaced.h5")
+    dataset.add_displaced_forces(path, system, step_size=0.004, progress=False)
+    return path, training.data.read_datasets([path])[0][0]
+
+
+def test_displaced_forces(displaced_data, harmonic_molecule):
+    _, frames = displaced_data
+    assert frames.displaced_forces.shape == (len(frames), 2, 4, 3)
+    velocities = frames.displacements / 0.004
+    assert velocities.square().mean().item() == pytest.approx(0.00831446 * 300 / 12, rel=0.03)
+    # The forces change along the way, to first order by opposite amounts.
+    first = (frames.displaced_forces[:, 0] - frames.displaced_forces[:, 1]).square().mean()
+    second = (frames.displaced_forces.sum(dim=1) - 2 * frames.forces).square().mean()
+    assert 0 < second < 0.1 * first
+
+
+def test_step_loss_of_known_forces(displaced_data):
+    """Forces with a constant error have that error and no roughness."""
+    frames = displaced_data[1][:10]
+
+    class Shifted:
+        @staticmethod
+        def log_prob_and_gradient(x, create_graph):
+            forces = torch.cat([frames.forces, frames.displaced_forces[:, 0], frames.displaced_forces[:, 1]])
+            assert torch.allclose(x[20:], 2 * x[:10] - x[10:20])
+            return x[:, 0, 0], forces + 2.0
+
+    nll, force, roughness = step_loss(Shifted(), frames, create_graph=False)
+    assert force.item() == pytest.approx(4.0) and roughness.item() < 1e-20
+    assert nll.item() == pytest.approx(-frames.positions[:, 0, 0].mean().item())
+
+
+def test_roughness_is_lowered(displaced_data, harmonic_molecule, tmp_path):
+    topology, paths, _ = harmonic_molecule
+    path, frames = displaced_data
+    options = {"steps": 200, "batch": 96, "learning_rate": 1e-2, "force_start": 0.1, "ema": 0.95, "flow": SMALL, "validate_seconds": 1e9}
+    outputs = {weight: train(topology, [path], tmp_path / f"{weight}.safetensors", TrainingConfig(
+        **options, roughness_weight=weight), progress=False) for weight in (0.0, 1.0)}
+    held_out = split_by_time([frames], 0.05, 0.10)[2]
+    without, with_loss = (evaluate(FlowModule(output), held_out)["roughness"] for output in outputs.values())
+    print(f"roughness of held-out frames: {without:.3f} without, {with_loss:.3f} k_BT/nm with the loss")
+    assert with_loss < 0.8 * without
+    assert model_file.read(outputs[1.0])[0]["data"]["test"]["roughness"] == pytest.approx(with_loss)
+    with pytest.raises(ValueError, match="add_displaced_forces"):
+        train(topology, [path, *paths], tmp_path / "m.safetensors", TrainingConfig(**options, roughness_weight=1.0), progress=False)
+
+
 @pytest.mark.parametrize("options, message", [
     ({}, "either `steps` or `minutes`"),
     ({"steps": 10, "minutes": 1.0}, "either `steps` or `minutes`"),
     ({"steps": 0}, "steps must be positive"),
+    ({"steps": 10, "roughness_weight": -1.0}, "must not be negative"),
     ({"steps": 10, "batch": 0}, "batch must be positive"),
     ({"steps": 10, "validation": 0.6, "test": 0.6}, "leave nothing to train on"),
 ])
@@ -416,7 +472,7 @@ def test_bad_configurations(options, message):
 
 
 def test_bad_data(harmonic_molecule, tmp_path):
-    topology, paths = harmonic_molecule
+    topology, paths, _ = harmonic_molecule
     with h5py.File(tmp_path / "empty.h5", "w") as file:
         file["positions"] = np.zeros((10, 4, 3))
     config = TrainingConfig(steps=1, batch=8, flow=SMALL)
@@ -432,7 +488,7 @@ def test_bad_data(harmonic_molecule, tmp_path):
 def test_command_line(harmonic_molecule, tmp_path):
     from openmm import app
 
-    topology, paths = harmonic_molecule
+    topology, paths, _ = harmonic_molecule
     with open(tmp_path / "molecule.pdb", "w") as file:
         app.PDBFile.writeFile(topology, 1 * np.ones((4, 3)) * np.arange(4)[:, None], file)
     result = subprocess.run(

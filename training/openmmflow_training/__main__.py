@@ -16,10 +16,12 @@ from .trainer import TrainingConfig, train
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m openmmflow_training", description="Train a smooth flow on data sets of openmmflow.dataset.")
+    parser = argparse.ArgumentParser(prog="python -m openmmflow_training",
+                                     description="Train a smooth flow on data sets of openmmflow.dataset.")
     parser.add_argument("topology", help="PDB file of the molecule, with its bonds")
     parser.add_argument("datasets", nargs="+", help="HDF5 files")
-    parser.add_argument("-o", "--output", required=True, help="model file; its checkpoint and log lie beside it, and a run that was interrupted goes on")
+    parser.add_argument("-o", "--output", required=True,
+                        help="model file; its checkpoint and log lie beside it, and a run that was interrupted goes on")
     _add_options(parser, TrainingConfig)
     _add_options(parser, FlowOptions)
     values = vars(parser.parse_args(arguments))
@@ -27,7 +29,9 @@ def main(arguments=None):
     try:
         config = TrainingConfig(flow=flow, **_given(values, TrainingConfig))
         pdb = app.PDBFile(values["topology"])
-        command = shlex.join(["python", "-m", "openmmflow_training", *(Path(a).name if "/" in a else a for a in (arguments or sys.argv[1:]))])
+        # Without folders, which mean nothing on another machine.
+        words = [Path(word).name if "/" in word else word for word in (arguments or sys.argv[1:])]
+        command = shlex.join(["python", "-m", "openmmflow_training", *words])
         train(pdb.topology, values["datasets"], values["output"], config, command=command)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training: maximum likelihood, then likelihood and force matching together."""
+"""Training: maximum likelihood, then force matching with it, then smoothness over a time step as well."""
 from __future__ import annotations
 
 import copy
@@ -73,6 +73,8 @@ class TrainingConfig:
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either `steps` or `minutes` of training")
+        if min(self.force_weight, self.roughness_weight) < 0:
+            raise ValueError(f"weights of losses must not be negative, got {self.force_weight} and {self.roughness_weight}")
         for name in ("steps", "minutes", "batch", "learning_rate", "clip", "validate_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0 and not (name == "validate_seconds" and value == 0):
@@ -128,14 +130,12 @@ class Trainer:
         frames = self.batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        matching = self.progress >= self.config.force_start
         result = {}
-        smoothing = self.config.roughness_weight > 0 and self.progress >= self.config.roughness_start
-        if smoothing:
+        if self.config.roughness_weight > 0 and self.progress >= self.config.roughness_start:
             nll, mse, roughness = step_loss(self.module, frames[:max(1, len(frames) // 3)], create_graph=True)
             loss = nll + self.config.force_weight * mse + self.config.roughness_weight * roughness
             result["force_rmse"], result["roughness"] = mse.item() ** 0.5, roughness.item() ** 0.5
-        elif matching:
+        elif self.progress >= self.config.force_start:
             nll, mse = likelihood_and_force_loss(self.module, frames, create_graph=True)
             loss = nll + self.config.force_weight * mse
             result["force_rmse"] = mse.item() ** 0.5
@@ -210,13 +210,14 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
     training, validation, test = split_by_time(sets, config.validation, config.test)
     if min(len(training), len(validation)) < 1 or len(training) < config.batch:
         raise ValueError(f"{len(training)} training and {len(validation)} validation frames do not suffice for batches of {config.batch}")
+    if config.roughness_weight > 0 and training.displacements is None:
+        raise ValueError("roughness can only be minimized with data sets that all have forces a time step ahead and behind; "
+                         "openmmflow.dataset.add_displaced_forces adds them")
     provenance = {**description, "frames": len(training), "training": _provenance(config), **({"command": command} if command else {})}
     architecture, tensors = builder.build(
         topology, training.positions[::max(1, len(training) // 20_000)].numpy(), temperature=description["temperature"],
         data=provenance, options=config.flow, seed=config.seed)
     elements = [atom.element.symbol if atom.element else atom.name for atom in topology.atoms()]
-    if config.roughness_weight > 0 and training.displacements is None:
-        raise ValueError("roughness can only be minimized with data sets that have displaced forces: openmmflow.dataset.add_displaced_forces")
     trainer = Trainer(FlowModule((architecture, tensors)), training, validation, config,
                       cyclic_symmetries(architecture["bonds"], elements))
     checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".jsonl")
