@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("--only", choices=POTENTIALS, nargs="*", default=list(POTENTIALS),
                         help="what FlowForce on CPU is compared with")
     parser.add_argument("--sizes", nargs="+", default=["60k", "314k", "758k", "3M"], help="parameters of the models")
-    parser.add_argument("--compiled-sizes", nargs="*", default=["314k", "758k"], help="those that torch.compile is tried on (minutes each)")
+    parser.add_argument("--compiled-sizes", nargs="*", default=["758k"], help="those that torch.compile is tried on (minutes each)")
     parser.add_argument("--molecules", nargs="+", type=int, default=[1, 16, 128, 1024], help="in one System")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="of the CPU platform and of PyTorch")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of each timing")

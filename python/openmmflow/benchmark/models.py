@@ -13,10 +13,10 @@ from openmm import unit
 from .. import builder, dataset, model_file
 
 SIZES = {
-    "60k": builder.FlowOptions(width=21, bond_rounds=2, shape_rounds=2, torsion_rounds=2),
-    "314k": builder.FlowOptions(width=97, bond_rounds=2, shape_rounds=2, torsion_rounds=2),
-    "758k": builder.FlowOptions(width=95, bond_rounds=4, shape_rounds=6, torsion_rounds=4),
-    "3M": builder.FlowOptions(width=283, bond_rounds=4, shape_rounds=6, torsion_rounds=4),
+    "60k": builder.FlowOptions(width=27, bond_rounds=2, shape_rounds=1, torsion_rounds=2),
+    "314k": builder.FlowOptions(width=115, bond_rounds=2, shape_rounds=1, torsion_rounds=2),
+    "758k": builder.FlowOptions(width=109, bond_rounds=4, shape_rounds=4, torsion_rounds=4),
+    "3M": builder.FlowOptions(width=309, bond_rounds=4, shape_rounds=4, torsion_rounds=4),
 }
 """Six couplings up to 314k parameters, as the published flow of that size has, and fourteen above."""
 

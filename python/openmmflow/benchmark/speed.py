@@ -35,7 +35,7 @@ class Options:
     molecules: list[int] = field(default_factory=lambda: [1, 16, 128, 1024])
     threads: list[int] = field(default_factory=lambda: [1, 2])
     potentials: set[str] = field(default_factory=lambda: {"reference", "eager", "compiled", "forcefield", "roots", "kernels"})
-    compiled_sizes: list[str] = field(default_factory=lambda: ["314k", "758k"])
+    compiled_sizes: list[str] = field(default_factory=lambda: ["758k"])
     seconds: float = 1.0
     limit: float = 1800.0
     kernels: Path | None = None
