@@ -88,11 +88,11 @@ class FlowModule(nn.Module):
         return self._evaluate(x)[1]
 
     def to_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latents (batch, coordinates), of the type of the parameters, of positions (batch, particles, 3) in nm, and ln p (batch,)."""
+        """Latents (batch, coordinates), in the type of the parameters, and ln p (batch,) of positions (batch, particles, 3) in nm."""
         return self._evaluate(x)
 
     def log_prob_and_gradient(self, x: torch.Tensor, create_graph: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """ln p (batch,) and d ln p/dx (batch, particles, 3) per nm, NaN where ln p is -inf, at positions (batch, particles, 3) in nm.
+        """ln p (batch,) and d ln p/dx (batch, particles, 3) per nm of positions of that shape in nm; NaN where ln p is -inf.
 
         With ``create_graph`` the gradient can itself be differentiated with respect to the weights: force matching.
         """
@@ -107,7 +107,8 @@ class FlowModule(nn.Module):
 
     def _evaluate(self, x) -> tuple[torch.Tensor, torch.Tensor]:
         tensors = dict(self.named_parameters()) | dict(self.named_buffers())
-        return self._density_direction.evaluate(torch.as_tensor(x), [tensors[n] for n in self._density_direction.tensor_names()])
+        names = self._density_direction.tensor_names()
+        return self._density_direction.evaluate(torch.as_tensor(x), [tensors[name] for name in names])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Copies of the tensors of the model file, by name."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is minimized: negative log-likelihood of positions, squared error of the forces of -ln p, and its roughness over a time step."""
+"""What is minimized: negative log-likelihood, squared error of the forces of -ln p, and its roughness over a time step."""
 from __future__ import annotations
 
 import torch
@@ -17,9 +17,9 @@ def likelihood_and_force_loss(module: FlowModule, frames: Frames, create_graph: 
 def step_loss(module: FlowModule, frames: Frames, create_graph: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The two losses above, and the roughness of the force error over a time step, (k_BT/nm)^2.
 
-    With e(x) = d ln p/dx - F and u the displacements of a step, the roughness is the mean of |e(x+u) - 2 e(x) + e(x-u)|^2. What of the error
-    varies within a step of a Verlet integrator does not average out: energy does a random walk (docs/theory.md, "What a step must resolve").
-    The likelihood is that of the undisplaced frames, the force error that of all three places.
+    With e(x) = d ln p/dx - F and u the displacements of a step, the roughness is the mean of |e(x+u) - 2 e(x) + e(x-u)|^2. What of
+    the error varies within a step of a Verlet integrator does not average out: energy does a random walk (docs/theory.md, "What a
+    step must resolve"). The likelihood is that of the undisplaced frames, the force error that of all three places.
     """
     count = len(frames)
     positions = torch.cat([frames.positions, frames.positions + frames.displacements, frames.positions - frames.displacements])
@@ -40,4 +40,7 @@ def evaluate(module: FlowModule, frames: Frames, batch: int = 1024) -> dict[str,
         mse += part_mse.item() * len(part) / len(frames)
         if frames.displacements is not None:
             roughness += step_loss(module, part, create_graph=False)[2].item() * len(part) / len(frames)
-    return {"nll": nll, "force_rmse": mse ** 0.5} | ({"roughness": roughness ** 0.5} if frames.displacements is not None else {})
+    result = {"nll": nll, "force_rmse": mse ** 0.5}
+    if frames.displacements is not None:
+        result["roughness"] = roughness ** 0.5
+    return result

@@ -12,8 +12,8 @@ import torch
 
 _library = Path(__file__).with_name("libopenmmflow_training.so")
 if not _library.exists():
-    raise ImportError(f"{_library.name} is not beside {Path(__file__).name}: the training extension is not built. Install it into the "
-                      "Python environment that has PyTorch: `pip install --no-build-isolation ./training` in the sources of OpenMM-Flow")
+    raise ImportError(f"{_library.name} is not beside {Path(__file__).name}: the training extension is not built. Install it into the Python "
+                      "environment that has PyTorch: `pip install --no-build-isolation ./training` in the sources of OpenMM-Flow")
 torch.ops.load_library(str(_library))
 
 internal_coordinates = torch.ops.openmmflow.internal_coordinates

@@ -34,8 +34,9 @@ class TrainingConfig:
     warm_up : part of the run.
     force_start : part of the run after which force matching begins; the likelihood alone is several times faster a step.
     force_weight : of the mean squared force error in (k_BT/nm)^2, next to the negative log-likelihood in k_BT.
-    roughness_start : part of the run after which the roughness of the force error over a time step is minimized, too; for data sets with
-        displacements (openmmflow.dataset.add_displaced_forces). These steps take a third of the frames, at three places each.
+    roughness_start : part of the run after which the roughness of the force error over a time step is minimized, too; for data
+        sets with displacements (openmmflow.dataset.add_displaced_forces). These steps take a third of the frames, at three places
+        each.
     roughness_weight : of the mean squared roughness in (k_BT/nm)^2.
     clip : largest norm of the gradient, as a multiple of its running geometric mean.
     ema : decay a step of the average of the weights that is validated and saved.
@@ -108,6 +109,7 @@ class Trainer:
         return self.elapsed / (60 * self.config.minutes)
 
     def learning_rate(self) -> float:
+        """At this point of the run."""
         c, p = self.config, min(self.progress, 1.0)
         if p < c.warm_up:
             return c.learning_rate * max(p / c.warm_up, 0.01)
@@ -126,6 +128,7 @@ class Trainer:
         return turn_symmetric_groups(self.frames[index], self.symmetries, generator)
 
     def train_step(self) -> dict[str, float]:
+        """One step of the optimizer; returns losses for display."""
         start = time.perf_counter()
         frames = self.batch()
         for group in self.optimizer.param_groups:
@@ -171,11 +174,12 @@ class Trainer:
         torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
 
     def state(self) -> dict:
-        return {"module": self.module.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "step": self.step, "elapsed": self.elapsed, "log_norm": self.log_norm,
-                "model": self.average.to_bytes()}
+        """All that the rest of the run depends on."""
+        return {"module": self.module.state_dict(), "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "step": self.step, "elapsed": self.elapsed, "log_norm": self.log_norm}
 
     def load_state(self, state: dict):
+        """Go on where :meth:`state` was taken."""
         self.module.load_state_dict(state["module"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -209,11 +213,14 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
     sets, description = read_datasets(datasets)
     training, validation, test = split_by_time(sets, config.validation, config.test)
     if min(len(training), len(validation)) < 1 or len(training) < config.batch:
-        raise ValueError(f"{len(training)} training and {len(validation)} validation frames do not suffice for batches of {config.batch}")
+        raise ValueError(f"{len(training)} training and {len(validation)} validation frames do not suffice for batches of "
+                         f"{config.batch}")
     if config.roughness_weight > 0 and training.displacements is None:
         raise ValueError("roughness can only be minimized with data sets that all have forces a time step ahead and behind; "
                          "openmmflow.dataset.add_displaced_forces adds them")
-    provenance = {**description, "frames": len(training), "training": _provenance(config), **({"command": command} if command else {})}
+    provenance = {**description, "frames": len(training), "training": _provenance(config)}
+    if command:
+        provenance["command"] = command
     architecture, tensors = builder.build(
         topology, training.positions[::max(1, len(training) // 20_000)].numpy(), temperature=description["temperature"],
         data=provenance, options=config.flow, seed=config.seed)
