@@ -237,7 +237,7 @@ def test_dynamics_conserves_energy(small_model, small_positions, integrator):
                 energies.append(total_energy(context))
             of_starts.append(np.std(energies))
         fluctuations.append(np.mean(of_starts))
-    print(f"\n{fluctuations}")
+    print(f"\nNVE, mean std of the total energy: {fluctuations[0]:.2e} kJ/mol at 0.25 fs, {fluctuations[1]:.2e} at 0.5 fs")
     assert fluctuations[0] < 0.05
     assert fluctuations[1] / fluctuations[0] == pytest.approx(4, rel=0.2)
 
