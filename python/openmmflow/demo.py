@@ -70,8 +70,11 @@ def steps_per_second(molecule: Molecule, settings: Settings, positions, velociti
 
 
 def run_one(directory: Path, name: str, molecule: Molecule, *, nvt_steps: int, nve_steps: int, seed: int, platform: str,
-            progress: bool, stop: Callable[[], bool]):
-    """NVT, then NVE from where it ended: the result, and what there is to plot. None when ``stop`` returned True."""
+            progress: bool, stop: Callable[[], bool], nve_start=None):
+    """NVT, then NVE from ``nve_start`` (positions, velocities), or from where NVT ended if that is None.
+
+    Returns the result, what there is to plot, and the start of NVE; None when ``stop`` returned True.
+    """
     nvt = Settings(ensemble="nvt", seed=seed, platform=platform, report_interval=20, trajectory_interval=100)
     nve = Settings(ensemble="nve", seed=seed, platform=platform, report_interval=10, trajectory_interval=100)
     for part in ("nvt", "nve"):
@@ -86,9 +89,10 @@ def run_one(directory: Path, name: str, molecule: Molecule, *, nvt_steps: int, n
             return None
         nvt_energies, positions = run.energies(), run.positions()
         end = run.simulation.context.getState(positions=True, velocities=True)
-    last = end.getPositions(asNumpy=True)._value, end.getVelocities(asNumpy=True)._value
+    if nve_start is None:
+        nve_start = end.getPositions(asNumpy=True)._value, end.getVelocities(asNumpy=True)._value
     with StoredRun(directory / "nve", molecule.topology, molecule.system, nve, description=molecule.description,
-                   start=lambda: last) as run:
+                   start=lambda: nve_start) as run:
         if not run.advance(nve_steps, progress=progress, stop=stop, label=f"{name}, NVE"):
             return None
         nve_energies = run.energies()
@@ -97,12 +101,12 @@ def run_one(directory: Path, name: str, molecule: Molecule, *, nvt_steps: int, n
     torsions = analysis.torsion_angles(positions, phi), analysis.torsion_angles(positions, psi)
     conservation = analysis.energy_conservation(
         nve_energies.time, nve_energies.total, analysis.degrees_of_freedom(molecule.system))
-    speed = steps_per_second(molecule, nve, *last)
+    speed = steps_per_second(molecule, nve, *nve_start)
     return Result(
         steps_per_second=speed, nanoseconds_per_day=speed * nve.step_size * 1e-6 * 86400,
         nvt_temperature=float(nvt_energies.temperature.mean()), nvt_potential_energy=float(nvt_energies.potential.mean()),
         nvt_kinetic_energy=float(nvt_energies.kinetic.mean()), nve_total_energy=float(nve_energies.total.mean()),
-        nve_fluctuation=conservation.fluctuation, nve_drift=conservation.drift), torsions, nve_energies
+        nve_fluctuation=conservation.fluctuation, nve_drift=conservation.drift), torsions, nve_energies, nve_start
 
 
 def table(results: dict[str, Result]) -> str:
@@ -124,12 +128,13 @@ def demo(directory, *, model=None, nvt_steps: int = 60_000, nve_steps: int = 20_
     directory = Path(directory)
     molecules = {"flow": flow_molecule(model or shipped.MODEL, shipped.STRUCTURE), FORCE_FIELD: force_field_molecule()}
     results, torsions, conserved = {}, {}, {}
+    nve_start = None    # the same for all: how energy is conserved depends on how much of it there is
     for name, molecule in molecules.items():
         done = run_one(directory / name.split()[0], name, molecule, nvt_steps=nvt_steps, nve_steps=nve_steps, seed=seed,
-                       platform=platform, progress=progress, stop=stop)
+                       platform=platform, progress=progress, stop=stop, nve_start=nve_start)
         if done is None:
             return None
-        results[name], torsions[name], conserved[name] = done
+        results[name], torsions[name], conserved[name], nve_start = done
     plots.save(plots.ramachandran(torsions, title=f"alanine dipeptide, NVT at 300 K, {nvt_steps / 1000:g} ps"),
                directory / "ramachandran.png")
     plots.save(plots.energy_conservation(conserved, analysis.degrees_of_freedom(molecules["flow"].system)),
