@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("--seconds", type=float, default=1.0, help="length of each timing")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which no further timings are begun")
     parser.add_argument("--kernels", type=Path, default=None, help="the program FlowBenchmarks of a build with OPENMMFLOW_BUILD_BENCHMARKS")
+    parser.add_argument("--models", type=Path, default=None, help="folder of model files SIZE.safetensors to measure instead of random ones")
     parser.add_argument("--model", type=Path, default=argparse.SUPPRESS, help="of --mode accuracy and nve; the shipped one otherwise")
     parser.add_argument("--frames", type=int, default=10_000, help="of --mode accuracy; a tenth as many near edges of the support")
     parser.add_argument("--starts", type=int, default=5, help="of --mode nve")
@@ -45,7 +46,7 @@ def _speed(options):
     if unknown:
         raise ValueError(f"there is no model of size {', '.join(sorted(unknown))}; sizes are {', '.join(models.SIZES)}")
     chosen = speed.Options(sizes=options.sizes, molecules=options.molecules, threads=options.threads, potentials=set(options.only),
-                           compiled_sizes=options.compiled_sizes, seconds=options.seconds, limit=options.limit, kernels=options.kernels)
+                           compiled_sizes=options.compiled_sizes, seconds=options.seconds, limit=options.limit, kernels=options.kernels, models=options.models)
     if options.quick:
         chosen = dataclasses.replace(chosen, sizes=["314k"], molecules=[1, 128], seconds=0.2, compiled_sizes=[])
     results = speed.measure(chosen, say=lambda line: print(line, flush=True))

@@ -23,13 +23,18 @@ SIZES = {
 PUBLISHED = ("published_ala2_smooth.ckpt", "published_ala2_smooth.json")
 
 
-def make(size: str, folder: Path) -> tuple[Path, str]:
-    """Write the model of a size into ``folder``. Returns its path and what it is.
+def make(size: str, folder: Path, ready: Path | None = None) -> tuple[Path, str]:
+    """Write the model of a size into ``folder``, or take the file SIZE.safetensors of the folder ``ready`` where there is one.
+
+    Returns its path and what it is.
 
     314k is the published flow where OPENMMFLOW_SHARED_DATA names the folder with its checkpoint and torch is there to read it; all
     others have random weights, which cost the same.
     """
     path = folder / f"{size}.safetensors"
+    if ready is not None and (ready / path.name).is_file():
+        path.write_bytes((ready / path.name).read_bytes())
+        return path, "a given file"
     published = published_checkpoint() if size == "314k" else None
     if published is not None:
         from ..importers.bgflow import import_checkpoint

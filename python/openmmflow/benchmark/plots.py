@@ -14,7 +14,7 @@ def parameters(results: Results) -> Figure:
     """Energy and forces of one molecule on one thread, against the parameters of the model."""
     series = {}
     for timing in results.timings:
-        if timing["quantity"] == "forces" and timing["molecules"] == timing["threads"] == 1 and timing["size"] is not None:
+        if timing["quantity"] == "forces" and timing["molecules"] == timing["threads"] == 1:
             series.setdefault(timing["potential"], []).append((results.models[timing["size"]]["parameters"], 1e6 * timing["cpu"]))
     return _figure(series, "parameters", "energy and forces of one molecule, µs of one processor")
 

@@ -27,7 +27,7 @@ def text(results: Results) -> str:
         for potential, quantities in potentials.items():
             cells = "".join(f"{1e6 * quantities[quantity][clock]:>{width}.1f}" if quantity in quantities else " " * width
                             for quantity in ("forces", "step") for clock, width in (("wall", 12), ("cpu", 14)))
-            lines.append(f"{size or '':<7}{molecules:>9}{threads:>8}  {potential:<22}{cells}")
+            lines.append(f"{size:<7}{molecules:>9}{threads:>8}  {potential:<22}{cells}")
     rows = targets.table(results)
     if rows:
         lines.append(f"\n{'ratio':<72}{'measured':>9}{'demanded':>15}")

@@ -29,6 +29,7 @@ class Options:
     seconds : for the timing of each quantity.
     limit : seconds after which no further group of timings is begun.
     kernels : the C++ program of benchmarks/; without it there is no floor.
+    models : a folder whose files SIZE.safetensors are measured instead of models of random weights.
     """
 
     sizes: list[str] = field(default_factory=lambda: list(models.SIZES))
@@ -39,6 +40,7 @@ class Options:
     seconds: float = 1.0
     limit: float = 1800.0
     kernels: Path | None = None
+    models: Path | None = None
 
 
 @dataclass
@@ -52,16 +54,15 @@ class Results:
     """Of the C++ program, by the name of the benchmark: "wall" and "cpu", s."""
     notes: list[str] = field(default_factory=list)
 
-    def add(self, potential: str, size: str | None, molecules: int, threads: int, quantity: str, timing: Timing):
+    def add(self, potential: str, size: str, molecules: int, threads: int, quantity: str, timing: Timing):
         self.timings.append({"potential": potential, "size": size, "molecules": molecules, "threads": threads, "quantity": quantity,
                              "wall": timing.wall, "cpu": timing.cpu, "rounds": timing.rounds, "calls": timing.calls})
 
-    def find(self, potential: str, size: str | None, molecules: int, threads: int, quantity: str) -> dict | None:
-        """The timing of that; where it was taken several times (the force field is, beside every model), the median one by cpu."""
-        key = (potential, molecules, threads, quantity)
-        found = [t for t in self.timings if (t["potential"], t["molecules"], t["threads"], t["quantity"]) == key
-                 and size in (None, t["size"])]
-        return sorted(found, key=lambda t: t["cpu"])[len(found) // 2] if found else None
+    def find(self, potential: str, size: str, molecules: int, threads: int, quantity: str) -> dict | None:
+        """The timing of that, for the force field the one taken beside the model of that size; None if there is none."""
+        key = (potential, size, molecules, threads, quantity)
+        return next((t for t in self.timings
+                     if (t["potential"], t["size"], t["molecules"], t["threads"], t["quantity"]) == key), None)
 
 
 def measure(options: Options, say=print) -> Results:
@@ -76,7 +77,7 @@ def measure(options: Options, say=print) -> Results:
     frames = models.conformations(64)
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
-            path, what = models.make(size, Path(folder))
+            path, what = models.make(size, Path(folder), options.models)
             results.models[size] = {"what": what, "parameters": _num_parameters(path)}
             if options.kernels is not None and "kernels" in options.potentials:
                 _measure_kernels(results, size, path, options)
