@@ -55,7 +55,9 @@ InstructionSet chooseInstructionSet() {
 
 template <class Real>
 const CouplingKernels<Real>& selectCouplingKernels() {
-    switch (chooseInstructionSet()) {
+    // Chosen once: evaluations ask for the size of blocks.
+    static const InstructionSet chosen = chooseInstructionSet();
+    switch (chosen) {
 #ifdef OPENMMFLOW_X86
         case InstructionSet::AVX512: return avx512Kernels<Real>();
         case InstructionSet::AVX2: return avx2Kernels<Real>();
