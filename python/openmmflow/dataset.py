@@ -128,7 +128,8 @@ def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equil
             raise ValueError(f"{path} holds frames of {file['positions'].shape[1]} particles, the System has {num_particles}")
         if present >= frames:
             return path
-        run = ReplicaExchange(system, positions, temperatures, seed=seed + 7919 * present, **replica_exchange_options)
+        # Integrators take seeds below 2^31 / 1000.
+        run = ReplicaExchange(system, positions, temperatures, seed=(seed + 7919 * present) % 2_000_003, **replica_exchange_options)
         if present:
             run.set_phase_space(file["phase_space"][:])
         else:
