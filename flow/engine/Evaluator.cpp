@@ -185,6 +185,7 @@ public:
                 // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
                 potentials[first+m].flow = (state.chi == 1 ? -logProb : ceiling-state.chi*(logProb+ceiling));
                 potentials[first+m].wall = state.wall;
+                potentials[first+m].outside = state.outside;
                 if (gradient != nullptr) {
                     if (flow)
                         leave(group, m, state.bonds.data(), state.angles.data());

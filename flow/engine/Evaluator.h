@@ -29,6 +29,8 @@ struct ContinuedPotential {
     double flow;
     /** 0 on the inner support, confining outside of it. */
     double wall;
+    /** Whether any coordinate is outside of its inner support, or not a number. */
+    bool outside;
 };
 
 /** Of the couplings' networks and transformers; geometry, marginals and sums of logarithms are always double. */

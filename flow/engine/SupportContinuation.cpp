@@ -154,9 +154,12 @@ static F::Continued chiOfCosine(double cosine, double low0, double low1, double 
 void SupportContinuation::forward(const InternalCoordinates::State& geometry, State& state) const {
     state.chi = 1;
     state.wall = 0;
+    // Not a number counts as outside.
+    bool inside = true;
     for (size_t i = 0; i < bonds.size(); i++) {
         const Range& r = bonds[i];
         const double b = geometry.bondValues[i];
+        inside &= (b >= r.lower && b <= r.upper);
         state.saturatedBonds[i] = F::saturate(b, r.lower, r.upper, r.margin);
         state.bonds[i] = state.saturatedBonds[i].value;
         F::Continued step = F::smoothStep((b-r.chiLow0)/(r.chiLow1-r.chiLow0));
@@ -167,8 +170,9 @@ void SupportContinuation::forward(const InternalCoordinates::State& geometry, St
     }
     for (size_t i = 0; i < angles.size(); i++) {
         const Range& r = angles[i];
-        const double cosine = geometry.angles[i].cosine;
-        state.saturatedAngles[i] = F::saturate(geometry.angleValues[i], r.lower, r.upper, r.margin);
+        const double angle = geometry.angleValues[i], cosine = geometry.angles[i].cosine;
+        inside &= (angle >= r.lower && angle <= r.upper);
+        state.saturatedAngles[i] = F::saturate(angle, r.lower, r.upper, r.margin);
         state.angles[i] = state.saturatedAngles[i].value;
         state.chiAngles[i] = chiOfCosine(cosine, r.chiLow0, r.chiLow1, r.chiHigh0, r.chiHigh1);
         state.chi *= state.chiAngles[i].value;
@@ -177,10 +181,12 @@ void SupportContinuation::forward(const InternalCoordinates::State& geometry, St
     }
     for (size_t i = 0; i < torsionAngles.size(); i++) {
         const Range& r = torsionAngles[i];
-        state.chiTorsionAngles[i] =
-                chiOfCosine(geometry.torsionAngles[i].cosine, r.chiLow0, r.chiLow1, r.chiHigh0, r.chiHigh1);
+        const double cosine = geometry.torsionAngles[i].cosine;
+        inside &= (cosine >= r.chiLow1 && cosine <= r.chiHigh1);
+        state.chiTorsionAngles[i] = chiOfCosine(cosine, r.chiLow0, r.chiLow1, r.chiHigh0, r.chiHigh1);
         state.chi *= state.chiTorsionAngles[i].value;
     }
+    state.outside = !inside;
 }
 
 void SupportContinuation::backward(double lambda, bool flow, double logProb, InternalCoordinates::State& geometry,

@@ -28,6 +28,7 @@ public:
         std::vector<Formulas<double>::Continued> chiAngles, chiTorsionAngles;    // with respect to the cosine
         std::vector<Formulas<double>::Continued> wallBonds, wallAngles;
         double chi, wall;
+        bool outside;                                                   // any coordinate, of its inner support
     };
 
     SupportContinuation(const FlowModel& model, const SupportMargins& margins, double logProbLowerBound);

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <iostream>
@@ -88,6 +89,7 @@ TEST_P(EvaluatorTest, PotentialIsMinusLogProbOnTheInnerSupport) {
     const ContinuedPotential u = flow.evaluator.continuedPotential(x.data(), 0.7, flowGradient.data(), *flow.workspace);
     EXPECT_EQ(u.flow, -logProb);
     EXPECT_EQ(u.wall, 0);
+    EXPECT_FALSE(u.outside);
     for (int i = 0; i < flow.size; i++)
         EXPECT_NEAR(flowGradient[i], -0.7*gradient[i], 1e-12*(1+abs(gradient[i])));
 }
@@ -194,13 +196,21 @@ double jump(const Slope& slope, double t, double h) {
     return abs(right-left)/(abs(left)+abs(right)+nearby+1);
 }
 
-/** The particle that the last full row of the Z-matrix places: nothing else depends on it. */
+/** The particle that the last full row of the Z-matrix places. */
 array<int, 4> lastRow(const FlowModel& model) {
     array<int, 4> last = {};
     for (const array<int, 4>& row : get<InternalCoordinatesLayer>(model.getArchitecture().layers[0]).zMatrix)
         if (row[3] != -1)
             last = row;
     return last;
+}
+
+/** Whether other particles are placed from this one. */
+bool isReferred(const FlowModel& model, int particle) {
+    for (const array<int, 4>& row : get<InternalCoordinatesLayer>(model.getArchitecture().layers[0]).zMatrix)
+        if (find(row.begin()+1, row.end(), particle) != row.end())
+            return true;
+    return false;
 }
 
 } // namespace
@@ -211,7 +221,7 @@ TEST(EvaluatorEdges, SecondDerivativeHasNoJump) {
     options.marginal = Distribution::Uniform;
     options.numHiddenLayers = 1;
     double worst = 0;
-    int edges = 0;
+    int edges = 0, flagsChecked = 0;
     for (unsigned seed = 0; seed < 30; seed++) {
         RandomFlow flow(seed, options);
         const array<int, 4> row = lastRow(flow.model);
@@ -274,6 +284,23 @@ TEST(EvaluatorEdges, SecondDerivativeHasNoJump) {
             worst = max(worst, jump(bondSlope, t, 1e-8*b));
             edges++;
         }
+        const auto isOutside = [&](double length, double theta) {
+            place(length, theta-angle);
+            return flow.evaluator.continuedPotential(x.data(), 1.0, nullptr, *flow.workspace).outside;
+        };
+        // Unless other coordinates move as well, or are outside already.
+        if (!isReferred(flow.model, row[0]) && !isOutside(b, angle)) {
+            const double highBond = upper[0]-bondMargin, near = 1e-7;
+            EXPECT_FALSE(isOutside(innerBond*(1+near), angle));
+            EXPECT_TRUE(isOutside(innerBond*(1-near), angle));
+            EXPECT_FALSE(isOutside(highBond*(1-near), angle));
+            EXPECT_TRUE(isOutside(highBond*(1+near), angle));
+            EXPECT_FALSE(isOutside(b, innerLow+near));
+            EXPECT_TRUE(isOutside(b, innerLow-near));
+            EXPECT_FALSE(isOutside(b, innerHigh-near));
+            EXPECT_TRUE(isOutside(b, innerHigh+near));
+            flagsChecked++;
+        }
         for (double t : {0.25*innerLow, 0.5*innerLow, lower[1], innerLow, innerHigh, upper[1], M_PI-0.5*(M_PI-innerHigh),
                 M_PI-0.25*(M_PI-innerHigh), M_PI}) {
             worst = max(worst, jump(angleSlope, t, 1e-8));
@@ -282,6 +309,7 @@ TEST(EvaluatorEdges, SecondDerivativeHasNoJump) {
     }
     cout << "largest relative jump of the second derivative at " << edges << " edges: " << worst << endl;
     EXPECT_LT(worst, 1e-3);
+    EXPECT_GE(flagsChecked, 10);
 }
 
 TEST(EvaluatorEdges, MarginsAreChecked) {
