@@ -187,6 +187,12 @@ def block_bootstrap(columns, statistic, *, block: int, resamples: int = 1000, se
     return samples[np.isfinite(samples)]
 
 
+def mean_and_error(values, *, blocks: int = 20) -> tuple[float, float]:
+    """Mean of a time series (frames,) and its standard error, from the means of that many blocks of consecutive frames."""
+    means = [block.mean() for block in np.array_split(np.asarray(values, dtype=float), blocks)]
+    return float(np.mean(values)), float(np.std(means, ddof=1) / np.sqrt(blocks))
+
+
 def effective_samples(weights) -> float:
     """Kish's effective sample size of weights (frames,): (Σw)²/Σw²."""
     weights = np.asarray(weights)

@@ -2,6 +2,7 @@
 """The files that a run appends to, and how they are cut back to a checkpoint."""
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ class Energies:
     total: np.ndarray
     temperature: np.ndarray
     """K"""
+
+    def until(self, time: float) -> Energies:
+        """Those up to a time, ps, with half an interval of slack, as steps add up to times with rounding."""
+        slack = 0.5 * (self.time[1] - self.time[0]) if len(self.time) > 1 else 0.0
+        chosen = self.time <= time + slack
+        return Energies(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
 def read_energies(path) -> Energies:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""What the figures of the shipped model must be."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a figure must be for the model to be certified."""
+
+    part: str
+    figure: str
+    meaning: str
+    unit: str
+    at_least: Optional[float] = None
+    at_most: Optional[float] = None
+
+    def holds(self, value: float) -> bool:
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self):
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+
+BOUNDS = (
+    Bound("accuracy", "forceRmse", "force RMSE on held-out frames", "k_BT/nm", at_most=80.0),
+    Bound("populations", "absoluteDifference", "φ-basin free energy, flow against replica exchange", "k_BT", at_most=1.0),
+    Bound("nve", "starts", "NVE starts", "", at_least=10),
+    Bound("nve", "length", "NVE length of each", "ps", at_least=100.0),
+    Bound("nve", "fluctuationRatio", "NVE fluctuation at 1 fs, flow over Amber from the same starts", "", at_most=3.0),
+    Bound("step_size", "exponent", "exponent of the step size in the fluctuation", "", at_least=1.85, at_most=2.15),
+    Bound("nvt", "length", "NVT length from each basin", "ps", at_least=1000.0),
+    Bound("nvt", "basins", "NVT basins to start from", "", at_least=3),
+    Bound("nvt", "smallestFractionInSupport", "NVT frames inside the support, least of the basins", "", at_least=1.0),
+    Bound("nvt", "smallestFractionInInnerSupport", "NVT frames where U is exactly -ln p, least of the basins", "", at_least=0.999),
+)
