@@ -214,7 +214,7 @@ class Certification:
     def published_likelihood(self) -> dict:
         """The published checkpoint on the same held-out frames, both in its measure."""
         positions = np.concatenate(self.held_out.positions)
-        published = self.published.log_prob(positions)
+        published = self.published.log_prob(positions, dataset.alanine_dipeptide().topology)
         own = self.model.log_prob(positions) + analysis.log_frame_over_cartesian(positions, FRAME_ATOMS)
         inside = np.isfinite(published) & np.isfinite(own)
         difference = published - own

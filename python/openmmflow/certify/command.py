@@ -18,7 +18,7 @@ import openmmflow
 from .. import atomic, dataset, shipped
 from ..simulate import InterruptFlag
 from .certification import Certification
-from .published import published_model
+from .published import published_flow
 from .report import report, update_readme
 from .runs import is_complete, run_jobs
 
@@ -74,7 +74,7 @@ def main(arguments=None) -> int:
         # Frames that no training has seen: all of them are held out.
         frames, held_out = [options.runs / "frames.h5"], 1.0
         dataset.make_alanine_dipeptide_dataset(frames[0], frames=20_000, seed=4242)
-    certification = Certification(options.model, frames, options.runs, held_out_fraction=held_out, published=published_model())
+    certification = Certification(options.model, frames, options.runs, held_out_fraction=held_out, published=published_flow())
     names = [part for part in options.only or PARTS if part in certification.parts]
     if "published" in (options.only or PARTS) and "published" not in names:
         print("the published checkpoint is not at hand (OPENMMFLOW_SHARED_DATA): its part is left as it is", file=sys.stderr)
