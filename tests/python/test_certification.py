@@ -9,6 +9,7 @@ import pytest
 from openmm import Context, Platform, VerletIntegrator, app, unit
 
 from openmmflow import FlowModel, analysis, certify, shipped
+from openmmflow.certify import command
 from openmmflow.demo import force_field_molecule
 from openmmflow.hashes import sha256
 from openmmflow.trajectory import read_energies
@@ -196,3 +197,11 @@ def test_a_model_of_another_measure_has_no_figures(tmp_path, model, frames):
     model_file.write(tmp_path / "frame.safetensors", {**architecture, "measure": "frame"}, tensors)
     with pytest.raises(ValueError, match='of measure "frame"'):
         certify.Certification(tmp_path / "frame.safetensors", [frames], tmp_path).accuracy()
+
+
+def test_the_command_writes_what_was_asked_for(tmp_path, model, frames, capsys):
+    output = tmp_path / "certification"
+    assert command.main(["--only", "accuracy", "--model", str(model), "--frames", str(frames), "--runs", str(tmp_path / "runs"),
+                         "-o", str(output)]) == 0
+    assert set(certify.read_parts(output)) == {"accuracy"}
+    assert "force RMSE on held-out frames" in capsys.readouterr().out

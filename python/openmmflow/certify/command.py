@@ -17,7 +17,7 @@ import openmmflow
 
 from .. import atomic, dataset, shipped
 from ..simulate import InterruptFlag
-from .certification import Certification
+from .certification import PARTS, Certification
 from .published import published_flow
 from .report import report, update_readme
 from .runs import is_complete, run_jobs
