@@ -386,6 +386,28 @@ def test_training_lowers_both_losses(harmonic_molecule, tmp_path):
     assert records_of(output)[-1]["test"] == data["test"]
 
 
+def test_a_run_can_start_from_a_model(harmonic_molecule, tmp_path):
+    topology, paths, _ = harmonic_molecule
+    first = train(topology, paths, tmp_path / "first.safetensors", TrainingConfig(steps=5, batch=32, flow=SMALL), progress=False)
+    # A learning rate of nothing: the weights are those of the first run.
+    config = TrainingConfig(steps=1, batch=32, learning_rate=1e-30, start_from=str(first))
+    second = train(topology, paths, tmp_path / "second.safetensors", config, progress=False)
+    (old, old_tensors), (new, new_tensors) = model_file.read(first), model_file.read(second)
+    for name, tensor in old_tensors.items():
+        assert np.allclose(tensor, new_tensors[name], atol=1e-12), name
+    assert new["data"]["startedFrom"]["data"] == old["data"]
+    assert new["data"]["training"]["start_from"] == "first.safetensors"
+
+    from openmm import app
+    other = app.Topology()
+    residue = other.addResidue("MOL", other.addChain())
+    atoms = [other.addAtom(f"C{i}", app.element.carbon, residue) for i in range(4)]
+    for atom in atoms[1:]:
+        other.addBond(atoms[0], atom)
+    with pytest.raises(ValueError, match="another molecule"):
+        train(other, paths, tmp_path / "third.safetensors", config, progress=False)
+
+
 def test_interrupted_training_ends_as_if_it_was_not(harmonic_molecule, tmp_path, monkeypatch):
     topology, paths, _ = harmonic_molecule
     config = TrainingConfig(steps=24, batch=32, force_start=0.5, flow=SMALL, validate_seconds=0.0)

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from openmmflow import builder
+from openmmflow import builder, model_file
+from openmmflow.hashes import sha256
 from tqdm import tqdm
 
 from .curves import plot_curves
@@ -45,6 +46,7 @@ class TrainingConfig:
     seed : of weights and batches; a run with ``steps`` is repeatable on one machine.
     validate_seconds : between validations (and checkpoints).
     threads : of PyTorch; 0 leaves its choice.
+    start_from : a model file whose architecture and weights the run starts with, instead of a new flow; ``flow`` has no meaning then.
     flow : the shape of the flow.
 
     Raises ValueError for numbers that make no sense.
@@ -69,6 +71,7 @@ class TrainingConfig:
     seed: int = 1
     validate_seconds: float = 60.0
     threads: int = 0
+    start_from: str | None = None
     flow: builder.FlowOptions = field(default_factory=builder.FlowOptions)
 
     def __post_init__(self):
@@ -221,9 +224,12 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
     provenance = {**description, "frames": len(training), "training": _provenance(config)}
     if command:
         provenance["command"] = command
-    architecture, tensors = builder.build(
-        topology, training.positions[::max(1, len(training) // 20_000)].numpy(), temperature=description["temperature"],
-        data=provenance, options=config.flow, seed=config.seed)
+    if config.start_from is not None:
+        architecture, tensors = _start(config.start_from, topology, description["temperature"], provenance)
+    else:
+        architecture, tensors = builder.build(
+            topology, training.positions[::max(1, len(training) // 20_000)].numpy(), temperature=description["temperature"],
+            data=provenance, options=config.flow, seed=config.seed)
     elements = [atom.element.symbol if atom.element else atom.name for atom in topology.atoms()]
     trainer = Trainer(FlowModule((architecture, tensors)), training, validation, config,
                       cyclic_symmetries(architecture["bonds"], elements))
@@ -240,6 +246,17 @@ def train(topology, datasets, output, config: TrainingConfig, *, progress: bool 
     _append(log, {"step": trainer.step, "test": trainer.average.architecture["data"].get("test")})
     plot_curves(log, output.with_suffix(".png"))
     return output
+
+
+def _start(path, topology, temperature, provenance) -> tuple[dict, dict]:
+    """Architecture and weights of a model file for more training; its own provenance becomes part of the new one."""
+    architecture, tensors = model_file.read(path)
+    bonds = {frozenset(bond) for bond in architecture["bonds"]}
+    if bonds != {frozenset((a.index, b.index)) for a, b in topology.bonds()} or architecture["numParticles"] != topology.getNumAtoms():
+        raise ValueError(f"{path} is a model of another molecule: its bonds are not those of the topology")
+    if architecture["temperature"] != temperature:
+        raise ValueError(f"{path} is a model at {architecture['temperature']} K, the data is of {temperature} K")
+    return {**architecture, "data": {**provenance, "startedFrom": {"sha256": sha256(path), "data": architecture["data"]}}}, tensors
 
 
 def _run(trainer: Trainer, checkpoint: Path, log: Path, output: Path, progress: bool):
@@ -275,4 +292,7 @@ def _append(path: Path, record: dict):
 def _provenance(config: TrainingConfig) -> dict:
     values = asdict(config)
     values.pop("threads")
+    if config.start_from is not None:
+        values["start_from"] = Path(config.start_from).name
+        values.pop("flow")
     return values
