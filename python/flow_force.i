@@ -28,6 +28,7 @@ public:
     void updateParametersInContext(OpenMM::Context& context);
     std::vector<double> getLogProbs(OpenMM::Context& context) const;
     std::vector<std::vector<double> > getLatents(OpenMM::Context& context) const;
+    long long getNumSupportExits(OpenMM::Context& context) const;
 };
 
 } // namespace OpenMMFlow

@@ -169,6 +169,12 @@ public:
      * The latents of each molecule at the current positions of a Context: [molecule][3*numParticles-6]; NaN outside of the support.
      */
     std::vector<std::vector<double>> getLatents(OpenMM::Context& context) const;
+    /**
+     * How often a Context evaluated a molecule outside of the inner support, where the potential is no longer -lambda k_B T ln p: the
+     * number of pairs (molecule, evaluation) since the Context was made. Every evaluation of energy or forces counts, those of minimizers
+     * and of getState() as well. Checkpoints and States do not hold it.
+     */
+    long long getNumSupportExits(OpenMM::Context& context) const;
 
 protected:
     OpenMM::ForceImpl* createImpl() const override;

@@ -139,6 +139,10 @@ std::vector<std::vector<double>> FlowForce::getLatents(OpenMM::Context& context)
     return dynamic_cast<FlowForceImpl&>(getImplInContext(context)).getLatents(getContextImpl(context));
 }
 
+long long FlowForce::getNumSupportExits(OpenMM::Context& context) const {
+    return dynamic_cast<FlowForceImpl&>(getImplInContext(context)).getNumSupportExits();
+}
+
 OpenMM::ForceImpl* FlowForce::createImpl() const {
     return new FlowForceImpl(*this);
 }

@@ -122,4 +122,8 @@ std::vector<std::vector<double>> FlowForceImpl::getLatents(ContextImpl& context)
     return result;
 }
 
+long long FlowForceImpl::getNumSupportExits() {
+    return kernel.getAs<CalcFlowForceKernel>().getNumSupportExits();
+}
+
 } // namespace OpenMMFlow

@@ -58,6 +58,7 @@ double ReferenceCalcFlowForceKernel::execute(ContextImpl& context, bool includeF
     for (const ContinuedPotential& potential : potentials) {
         flow += potential.flow;
         wall += potential.wall;
+        numSupportExits += potential.outside;
     }
     if (scaleDerivative)
         (*data.energyParameterDerivatives)[scaleParameterName] += parameters->thermalEnergy*flow;

@@ -28,6 +28,9 @@ public:
     void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
     double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
     void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;
+    long long getNumSupportExits() override {
+        return numSupportExits;
+    }
 
 private:
     /** What a thread needs for the molecules that it is at. */
@@ -56,6 +59,7 @@ private:
     std::string scaleParameterName;
     bool periodic = false, scaleDerivative = false;
     std::vector<ContinuedPotential> potentials;    // (molecules)
+    long long numSupportExits = 0;
     // Of the evaluation that is going on
     double scale = 1;
     bool includeForces = false;

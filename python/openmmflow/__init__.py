@@ -16,14 +16,15 @@ from ._errors import FlowModelError
 from ._plugins import load_failures, registration_message, version_mismatch, why_not_loaded, why_not_supported
 
 __version__ = importlib.metadata.version("openmmflow")
-__all__ = ["FlowForce", "FlowModel", "FlowModelError", "SupportMargins", "registration_message", "version_mismatch",
-           "why_not_supported"]
+__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowReporter", "SupportMargins", "registration_message",
+           "version_mismatch", "why_not_supported"]
 
 # With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and
 # `openmmflow info` says why.
 if not why_not_loaded():
     from ._flow_force import FlowForce, SupportMargins
     from ._flow_model import FlowModel
+    from .flow_reporter import FlowReporter
 
 
 def __getattr__(name):

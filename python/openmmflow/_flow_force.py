@@ -258,6 +258,15 @@ class FlowForce(bindings.FlowForce):
         """
         return np.array(super().getLatents(context))
 
+    def getNumSupportExits(self, context: openmm.Context) -> int:
+        """How often a Context that holds this force evaluated a molecule outside of the inner support.
+
+        There the potential is no longer -λ k_B T ln p, but continued. It is the number of pairs (molecule, evaluation) since the
+        Context was made. Every evaluation of energy or forces counts, those of minimizers and of getState as well; checkpoints
+        and States do not hold it.
+        """
+        return super().getNumSupportExits(context)
+
     # Being an OpenMM Force
 
     @staticmethod

@@ -58,10 +58,21 @@ def describe_model(path) -> str:
         ("layers", _layers(architecture["layers"])),
         ("base density", ", ".join(f"{entry['distribution']} ({len(entry['coordinates'])})" for entry in architecture["base"])),
     ]
+    # Samples come from the running of the flow, so only where it runs.
+    if not openmmflow.why_not_supported("Reference"):
+        rows.append(("inner support", _inner_support(model)))
     shown = ("forceField", "environment", "method", "temperature", "constraints")
     rows += [(key, _text(value)) for key, value in data.items() if key not in shown]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _inner_support(model) -> str:
+    from . import inner_support    # which needs the compiled part
+
+    fraction = inner_support.fraction_inside(model)
+    verdict = "" if fraction >= inner_support.DEMANDED_FRACTION else f": LESS THAN {inner_support.DEMANDED_FRACTION:.1%}"
+    return f"{fraction:.2%} of {inner_support.SAMPLES:,} samples of the flow are within its margins{verdict}"
 
 
 def _text(value) -> str:

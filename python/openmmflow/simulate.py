@@ -13,6 +13,7 @@ from openmm import app, unit
 
 from . import FlowForce, FlowModel, analysis, plots
 from .hashes import sha256
+from .inner_support import support_exits
 from .stored_run import ENERGIES, Settings, SimulationError, StoredRun
 from .trajectory import read_energies
 
@@ -139,10 +140,11 @@ class InterruptFlag:
 
 
 def simulate(directory, molecule: Molecule, settings: Settings, steps: int, *, equilibration_steps: int = 5000,
-             progress: bool = True, stop: Callable[[], bool] = lambda: False, label: str = "") -> bool:
+             progress: bool = True, stop: Callable[[], bool] = lambda: False, label: str = "",
+             checkpoint_seconds: float = 10.0, at_end: Callable[[StoredRun], None] = lambda run: None) -> bool:
     """Run, or go on with, dynamics of a molecule in a folder until it holds ``steps`` steps, and plot it.
 
-    Returns whether all steps are there; they are not when ``stop`` returned True. Raises SimulationError, see StoredRun.
+    ``at_end`` is called with the run before it closes. Returns whether all steps are there; they are not when ``stop`` returned True. Raises SimulationError, see StoredRun.
     """
     description = {**molecule.description, "equilibrationSteps": equilibration_steps}
 
@@ -150,9 +152,19 @@ def simulate(directory, molecule: Molecule, settings: Settings, steps: int, *, e
         return thermal_start(molecule, temperature=settings.temperature, seed=settings.seed, steps=equilibration_steps)
 
     with StoredRun(directory, molecule.topology, molecule.system, settings, description=description, start=start) as run:
-        complete = run.advance(steps, progress=progress, stop=stop, label=label)
+        complete = run.advance(steps, progress=progress, stop=stop, label=label, checkpoint_seconds=checkpoint_seconds)
         plot(run)
+        at_end(run)
         return complete
+
+
+def describe_support_exits(run: StoredRun) -> str:
+    """How often the present session of a run was outside of the inner support, as a sentence."""
+    exits, steps = support_exits(run.simulation.context), run.step - run.first_step
+    if not exits:
+        return f"within the inner support of the model in all of these {steps:,} steps"
+    return (f"outside of the inner support of the model in {exits:,} evaluations of these {steps:,} steps: there the potential is "
+            "not that of the flow, but continued (docs/theory.md)")
 
 
 def plot(run: StoredRun):

@@ -7,6 +7,7 @@ the other two files hold beyond it is cut off first, so no frame is there twice.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -145,9 +146,12 @@ class StoredRun:
             self._resume()
         else:
             self._begin(*start())
-        self.directory.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self._settings_path, identity)
-        self._add_reporters()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(self._settings_path, identity)
+            self._add_reporters()
+        except OSError as error:
+            raise self._unwritable(error) from error
         self.first_step = self.step
         """The step at which this object took over: 0, or that of the checkpoint."""
 
@@ -171,6 +175,8 @@ class StoredRun:
                     self.simulation.step(chunk)
                 except (openmm.OpenMMException, ValueError) as error:
                     raise SimulationError(f"the run in {self.directory} failed after step {self.step}: {error}") from error
+                except OSError as error:
+                    raise self._unwritable(error) from error
                 bar.update(chunk)
                 if time.monotonic() - last_checkpoint > checkpoint_seconds:
                     self.write_checkpoint()
@@ -179,18 +185,30 @@ class StoredRun:
         return self.step >= steps
 
     def write_checkpoint(self):
-        """Store the present state; the frames and energies up to it reach the disk first."""
-        for file in (self._energies_file, self._trajectory_reporter._out):
-            file.flush()
-            os.fsync(file.fileno())
-        atomic.write_bytes(self._checkpoint_path, self.simulation.context.createCheckpoint())
+        """Store the present state; the frames and energies up to it reach the disk first.
+
+        Raises SimulationError when they cannot be written; the last checkpoint stays.
+        """
+        try:
+            for file in (self._energies_file, self._trajectory_reporter._out):
+                file.flush()
+                os.fsync(file.fileno())
+            atomic.write_bytes(self._checkpoint_path, self.simulation.context.createCheckpoint())
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def close(self):
         """Close the files and free the Context."""
         self.simulation.reporters.clear()
-        self._energies_file.close()
-        self._trajectory_reporter._out.close()
+        for file in (self._energies_file, self._trajectory_reporter._out):
+            # What a full disk did not take was reported when it was written; beyond the last checkpoint nothing is needed.
+            with contextlib.suppress(OSError):
+                file.close()
         del self.simulation
+
+    def _unwritable(self, error: OSError) -> SimulationError:
+        return SimulationError(f"the files of the run in {self.directory} cannot be written ({error.strerror or error}). Make room for "
+                               "them and give the same command again: it goes on from the last checkpoint")
 
     def __enter__(self):
         return self

@@ -3,6 +3,7 @@
 #include "FlowForceTesting.h"
 
 #include <cmath>
+#include <numeric>
 
 namespace OpenMMFlow {
 
@@ -50,11 +51,47 @@ TEST_P(FlowForceQueries, AreThoseOfTheModel) {
     }
 }
 
+TEST_P(FlowForceQueries, CountEvaluationsOutsideOfTheInnerSupport) {
+    const int size = model.getNumParticles(), numMolecules = 40;
+    auto* force = new FlowForce(model);
+    std::vector<OpenMM::Vec3> positions, apart;
+    int numOutside = 0;
+    for (int m = 0; m < numMolecules; m++) {
+        std::vector<int> particles(size);
+        std::iota(particles.begin(), particles.end(), m*size);
+        force->addMolecule(particles);
+        // Some with bonds ten times too long; of the others, nothing is at an edge.
+        const bool isOutside = (m%7 == 3);
+        numOutside += isOutside;
+        for (const auto& position : conformation(model, random)) {
+            positions.push_back(position);
+            apart.push_back(position*(isOutside ? 10 : 1));
+        }
+    }
+    Simulation simulation(platform, force, positions);
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 0) << "nothing was evaluated";
+    simulation.energy();
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 0);
+    simulation.context->setPositions(apart);
+    simulation.energy();
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), numOutside);
+    simulation.forces();
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 2*numOutside) << "forces count, too";
+    force->updateParametersInContext(*simulation.context);
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 2*numOutside) << "new parameters do not reset it";
+    simulation.context->setPositions(positions);
+    simulation.energy();
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 2*numOutside);
+    simulation.context->reinitialize(true);
+    EXPECT_EQ(force->getNumSupportExits(*simulation.context), 0) << "a new Context begins anew";
+}
+
 TEST_P(FlowForceQueries, NeedAContextThatHoldsTheForce) {
     const auto positions = conformation(model, random);
     Simulation simulation(platform, new FlowForce(model), positions);
     FlowForce stranger(model);
     expectError([&] { stranger.getLogProbs(*simulation.context); }, {"not present in the Context"});
+    expectError([&] { stranger.getNumSupportExits(*simulation.context); }, {"not present in the Context"});
     expectError([&] { stranger.getLatents(*simulation.context); }, {"not present in the Context"});
     expectError([&] { stranger.updateParametersInContext(*simulation.context); }, {"not present in the Context"});
 }

@@ -41,6 +41,8 @@ public:
      * @param force  differs from the FlowForce of initialize() in nothing else
      */
     virtual void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) = 0;
+    /** FlowForce::getNumSupportExits(), of the evaluations that execute() has made since initialize(). */
+    virtual long long getNumSupportExits() = 0;
 };
 
 } // namespace OpenMMFlow

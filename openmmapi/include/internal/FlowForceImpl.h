@@ -33,6 +33,7 @@ public:
     void updateParametersInContext(OpenMM::ContextImpl& context);
     std::vector<double> getLogProbs(OpenMM::ContextImpl& context) const;
     std::vector<std::vector<double>> getLatents(OpenMM::ContextImpl& context) const;
+    long long getNumSupportExits();
 
 private:
     std::vector<double> gatherMolecules(OpenMM::ContextImpl& context) const;
