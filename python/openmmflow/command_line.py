@@ -89,9 +89,26 @@ def _parser() -> argparse.ArgumentParser:
                           help="of 1 fs, Langevin dynamics with strong friction between the minimization and the run")
     simulate.add_argument("--report-interval", type=_count, default=100, metavar="STEPS", help="between lines of energies.csv")
     simulate.add_argument("--trajectory-interval", type=_count, default=1000, metavar="STEPS", help="between frames of trajectory.dcd")
+    simulate.add_argument("--checkpoint-seconds", type=_positive, default=10.0, metavar="S", help="between checkpoints")
     simulate.add_argument("--overwrite", action="store_true", help="discard the run that the folder holds")
     _add_quiet(simulate)
     simulate.set_defaults(run=_simulate)
+
+    check = commands.add_parser(
+        "check", **formats, help="find out whether dynamics can trust a model",
+        description="Physical checks of a model on its own samples: forces, round trip, platforms, continuity at edges and seams, and "
+                    "energy conservation at several step sizes. Writes a page with figures and plots as PDF, and JSON. The exit "
+                    "status is 0 if all figures are within their bounds, 1 otherwise.")
+    check.add_argument("model", type=Path, help="the model file")
+    check.add_argument("-o", "--output", type=Path, default=Path("check.pdf"), help="the page to write; the JSON file lies beside it")
+    check.add_argument("--pdb", type=Path, default=argparse.SUPPRESS,
+                       help="the molecule, for its masses; without it, they are guessed from the bonds")
+    check.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="that dynamics shall use, in fs")
+    check.add_argument("--starts", type=_count, default=4, help="of constant-energy runs")
+    check.add_argument("--length", type=_positive, default=2.0, metavar="PS", help="of each of these runs, in ps")
+    check.add_argument("--seed", type=_count, default=1, help="of everything random")
+    _add_quiet(check)
+    check.set_defaults(run=_check)
 
     dataset = commands.add_parser("dataset", **formats, help="make training data of alanine dipeptide by replica exchange",
                                   description="Make, or go on with, the kind of data that the shipped model was trained on.")
@@ -183,7 +200,7 @@ def _import(options) -> int:
 
 def _simulate(options) -> int:
     from . import FlowModel
-    from .simulate import InterruptFlag, bonds_disagree, flow_molecule, simulate, summary
+    from .simulate import InterruptFlag, bonds_disagree, describe_support_exits, flow_molecule, simulate, summary
     from .stored_run import Settings, discard
 
     model = FlowModel.load(options.model)
@@ -197,15 +214,35 @@ def _simulate(options) -> int:
         print(f"openmmflow: warning: {disagreement}. Are the atoms in the model's order?", file=sys.stderr)
     if options.overwrite:
         discard(options.output)
+    exits = []
     with InterruptFlag() as stop:
         complete = simulate(options.output, molecule, settings, options.steps, equilibration_steps=options.equilibration_steps,
-                            progress=not options.quiet, stop=stop, label=options.ensemble.upper())
+                            progress=not options.quiet, stop=stop, label=options.ensemble.upper(),
+                            checkpoint_seconds=options.checkpoint_seconds, at_end=lambda run: exits.append(describe_support_exits(run)))
     if not complete:
         print(f"openmmflow: interrupted; the same command goes on with the run in {options.output}", file=sys.stderr)
         return INTERRUPTED
     if options.steps >= options.report_interval:
         print(summary(options.output, molecule.system, settings))
+    print(*exits)
     return 0
+
+
+def _check(options) -> int:
+    from . import FlowModel, check_report
+    from .check import check
+    from .simulate import flow_molecule
+
+    masses = None
+    if "pdb" in options:
+        system = flow_molecule(options.model, options.pdb).system
+        masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
+    certificate = check(FlowModel.load(options.model), masses=masses, step_size=options.step_size, starts=options.starts,
+                        length=options.length, seed=options.seed, progress=not options.quiet)
+    print(certificate.table())
+    page, figures = check_report.write(certificate, options.output, options.model.name)
+    print(f"report: {page}, {figures}")
+    return 0 if certificate.passed else 1
 
 
 def _dataset(options) -> int:
