@@ -15,8 +15,8 @@ def steep(architecture, tensors):
     """The flow with components so narrow that a femtosecond steps over them."""
     for layer in architecture["layers"]:
         if layer["type"] == "coupling":
-            layer["transformer"].update(alphaRange=60.0, logSteepnessBound=3.0, minimumFloor=1e-3)
-    return architecture, {name: tensor * (4.0 if "networks" in name else 1.0) for name, tensor in tensors.items()}
+            layer["transformer"].update(alphaRange=20.0, logSteepnessBound=2.0, minimumFloor=1e-3)
+    return architecture, {name: tensor * (2.0 if "networks" in name else 1.0) for name, tensor in tensors.items()}
 
 
 def figures(certificate, check_name):
