@@ -44,7 +44,9 @@ private:
             reinterpret_cast<double*>(logProb));
     }
 
-    void sample(long long count, unsigned long long seed, std::size_t positions, std::size_t logProb) const {
-        $self->sample(count, seed, reinterpret_cast<double*>(positions), reinterpret_cast<double*>(logProb));
+    void sample(long long count, unsigned long long seed, std::size_t positions, std::size_t logProb, std::size_t gradient,
+            long long first) const {
+        $self->sample(count, seed, reinterpret_cast<double*>(positions), reinterpret_cast<double*>(logProb),
+            reinterpret_cast<double*>(gradient), first);
     }
 }

@@ -190,8 +190,8 @@ AlignedArray<Real> Coupling<Real>::createArena(int numMolecules) const {
 }
 
 template <class Real>
-void Coupling<Real>::forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena) const {
-    kernels.forward((M == 1 ? single : block).plan, M, withGradient, coordinates, logDet, arena);
+void Coupling<Real>::forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const {
+    kernels.forward((M == 1 ? single : block).plan, M, withGradient, coordinates, logDet, arena, roots);
 }
 
 template <class Real>
@@ -200,13 +200,13 @@ void Coupling<Real>::backward(int M, double* gradient, Real* arena) const {
 }
 
 template <class Real>
-void Coupling<Real>::sample(int M, double* coordinates, double* logDet, Real* arena) const {
+void Coupling<Real>::sample(int M, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const {
     // The conditioning coordinates are the same on both sides: only the transformer turns round.
     CouplingPlan<Real> plan = (M == 1 ? single : block).plan;
     plan.inverse = !plan.inverse;
     for (int m = 0; m < M; m++)
         logDet[m] = -logDet[m];
-    kernels.forward(plan, M, false, coordinates, logDet, arena);
+    kernels.forward(plan, M, false, coordinates, logDet, arena, roots);
     for (int m = 0; m < M; m++)
         logDet[m] = -logDet[m];
 }

@@ -28,11 +28,11 @@ public:
     AlignedArray<Real> createArena(int numMolecules) const;
 
     /** Replace the transformed ones of `coordinates` [n][M] and add ln|det J| to `logDet` [M]; M is 1 or blockSize(). */
-    void forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena) const;
+    void forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const;
     /** Turn `gradient` [n][M], dL/d(coordinates after the layer), into that before it, with ln|det J| of the layer added to L. */
     void backward(int M, double* gradient, Real* arena) const;
     /** The sampling direction: from after to before the layer. Adds ln|det J| of the density direction to `logDet` [M]. */
-    void sample(int M, double* coordinates, double* logDet, Real* arena) const;
+    void sample(int M, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const;
     /** A lower bound of ln|det J|: exact for the closed form in density direction, of that order for its inverse. */
     double getLowerBound() const;
 

@@ -23,6 +23,8 @@ struct Kernels {
     static constexpr int L = static_cast<int>(V::size);
     /** Columns or rows of a matrix that a block of molecules is multiplied with at once: what fits into registers. */
     static constexpr int BLOCK = (L*sizeof(Real) >= 64 ? 8 : 4);
+    /** Of the mixture for a root. Bisection alone needs fewer. */
+    static constexpr int MAX_EVALUATIONS = 150;
 
     struct Component {
         V weight, mu, sigma, alpha, floor;
@@ -362,7 +364,9 @@ struct Kernels {
                     sigma = F::headSteepnessOnInterval(row(k, 3), bound, V(Real(1)));
             }
             else if (circular) {
-                c.mu = prior+row(k, 2);
+                // Within one turn: x-mu must not lose digits.
+                const V mu = prior+row(k, 2);
+                c.mu = mu-xsimd::floor(mu);
                 c.dMu = V(Real(1));
                 sigma = F::headSteepnessOnCircle(row(k, 3), bound);
             }
@@ -397,34 +401,43 @@ struct Kernels {
 
     /**
      * The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not
-     * halve the residual. F is strictly increasing with F(0) = 0 and F(1) = 1, so the bracket always holds the root.
+     * halve the residual. F is strictly increasing with F(0) = 0 and F(1) = 1, so the bracket always holds the root. A lane is done when
+     * its residual is within the rounding of F and x, |F(x)-y| <= eps (1+F'), or when its bracket holds no further number.
      */
-    static V solve(const Plan& plan, bool circular, V y, const Component* components) {
-        V low(Real(0)), high(Real(1));
-        V x = y;
-        V last(Real(2));
-        // Converged lanes stay where they are. Bisection alone needs fewer steps than this.
-        for (int iteration = 0; iteration < 150; iteration++) {
-            typename F::MixtureComponent mixture = evaluateMixture(plan, circular, x, components);
+    static V solve(const Plan& plan, bool circular, V y, const Component* components, RootFinding& roots) {
+        const V epsilon(std::numeric_limits<Real>::epsilon()), half(Real(0.5)), one(Real(1));
+        V low(Real(0)), high(one), x = y, last(Real(2));
+        V root = y, rootError(std::numeric_limits<Real>::max());
+        auto done = (y != y);
+        roots.vectors++;
+        for (int iteration = 0; iteration < MAX_EVALUATIONS; iteration++) {
+            roots.evaluations++;
+            const typename F::MixtureComponent mixture = evaluateMixture(plan, circular, x, components);
             const V residual = mixture.value-y;
+            const V error = xsimd::abs(residual)/(one+mixture.d1);
+            const auto better = (error < rootError);
+            root = xsimd::select(better, x, root);
+            rootError = xsimd::select(better, error, rootError);
             const auto above = (residual > V(Real(0)));
             high = xsimd::select(above, x, high);
             low = xsimd::select(above, low, x);
             const V newton = x-residual/mixture.d1;
-            const V middle = V(Real(0.5))*(low+high);
-            const auto safe = (newton >= low) & (newton <= high) & (xsimd::abs(residual) <= V(Real(0.5))*last);
-            const V tolerance = V(std::numeric_limits<Real>::epsilon())*(xsimd::abs(x)+V(Real(0.01)));
-            const auto converged = (xsimd::abs(newton-x) <= tolerance) | (high-low <= tolerance);
-            const V next = xsimd::select(converged, x, xsimd::select(safe, newton, middle));
+            const V middle = half*(low+high);
+            const auto safe = (newton > low) & (newton < high) & (xsimd::abs(residual) <= half*last);
             last = xsimd::abs(residual);
-            if (xsimd::all(next == x))
-                break;
-            x = next;
+            done = done | (rootError <= epsilon) | (middle <= low) | (middle >= high) | (high-low <= V(Real(0.01))*epsilon);
+            if (xsimd::all(done))
+                return root;
+            // Lanes that are done stay where they are.
+            x = xsimd::select(done, root, xsimd::select(safe, newton, middle));
         }
-        return x;
+        const V missed = xsimd::select(done, V(Real(0)), one);
+        for (int lane = 0; lane < L; lane++)
+            roots.notConverged += (missed.get(lane) != 0);
+        return root;
     }
 
-    static void mixtureForward(const Plan& plan, int M, bool withGradient, Real* arena) {
+    static void mixtureForward(const Plan& plan, int M, bool withGradient, Real* arena, RootFinding& roots) {
         const int K = plan.components;
         const std::size_t E = plan.paddedLength;
         const Real* raw = arena+plan.raw;
@@ -442,7 +455,11 @@ struct Kernels {
                 if (plan.inverse) {
                     if (circular)
                         turns = xsimd::floor(input);
-                    x = solve(plan, circular, input-turns, components);
+                    // What is no number stays none; the padding of a row may hold anything.
+                    const V y = input-turns;
+                    const auto isRoot = (y >= V(Real(0))) & (y <= V(Real(1)));
+                    x = solve(plan, circular, xsimd::select(isRoot, y, V(Real(0.5))), components, roots);
+                    x = xsimd::select(isRoot, x, V(std::numeric_limits<Real>::quiet_NaN()));
                 }
                 V value(Real(0)), d1(Real(0)), d2(Real(0));
                 for (int k = 0; k < K; k++) {
@@ -557,11 +574,12 @@ struct Kernels {
         }
     }
 
-    static void forward(const Plan& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena) {
+    static void forward(const Plan& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena,
+            RootFinding& roots) {
         computeFeatures(plan, M, coordinates, arena+plan.features);
         networksForward(plan, M, arena);
         forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.x+e] = static_cast<Real>(coordinates[i]); });
-        mixtureForward(plan, M, withGradient, arena);
+        mixtureForward(plan, M, withGradient, arena, roots);
         forEachTransformed(plan, M, [&](int i, int e, int m) {
             coordinates[i] = arena[plan.y+e];
             logDet[m] += arena[plan.logDerivative+e];

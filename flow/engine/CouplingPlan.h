@@ -71,13 +71,19 @@ struct CouplingPlan {
     int paddedLength;                               // Epad
 };
 
+/** What root finding took: whole vectors of roots, evaluations of the mixture for them, and roots that were not found to full precision. */
+struct RootFinding {
+    long long vectors = 0, evaluations = 0, notConverged = 0;
+};
+
 /** The kernels of one instruction set. `coordinates` and `gradient` are [n][M], `logDet` is [M] and is added to. */
 template <class Real>
 struct CouplingKernels {
     int vectorLength;
     /** Bytes of scratch for each component. */
     std::size_t scratchSize;
-    void (*forward)(const CouplingPlan<Real>& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena);
+    void (*forward)(const CouplingPlan<Real>& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena,
+            RootFinding& roots);
     void (*backward)(const CouplingPlan<Real>& plan, int M, double* gradient, Real* arena);
 };
 

@@ -83,6 +83,7 @@ public:
     virtual void toPositions(long long count, const double* latent, double* positions, double* logProb,
             Workspace& workspace) const = 0;
     virtual void sampleLatent(long long count, double* latent) const = 0;
+    virtual long long getNumNotConverged(const Workspace& workspace) const = 0;
 };
 
 class Evaluator::Workspace {
@@ -209,7 +210,8 @@ public:
                 distribution.addLogDensity(M, group.coordinates.data(), group.logProb.data());
             for (size_t i = stages.size(); i-- > 0; )
                 if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
-                    coupling->sample(M, group.coordinates.data(), group.logProb.data(), get<CouplingRoom>(group.rooms[i]).data());
+                    coupling->sample(M, group.coordinates.data(), group.logProb.data(), get<CouplingRoom>(group.rooms[i]).data(),
+                            group.roots);
                 else
                     get<Marginals>(stages[i]).sample(M, group.coordinates.data(), group.logProb.data());
             for (int m = 0; m < used; m++) {
@@ -225,6 +227,11 @@ public:
         for (const Marginals& distribution : base)
             for (long long i = 0; i < count; i++)
                 distribution.sampleLatent(1, latent+i*n);
+    }
+
+    long long getNumNotConverged(const Workspace& workspace) const override {
+        const Room& room = static_cast<const Room&>(workspace);
+        return room.single.roots.notConverged+(room.block == nullptr ? 0 : room.block->roots.notConverged);
     }
 
 private:
@@ -252,6 +259,7 @@ private:
         vector<double> logProb;                              // [M]
         vector<double> column;                               // [n] of one molecule
         vector<variant<Marginals::State, CouplingRoom>> rooms;    // [stage]
+        RootFinding roots;
     };
 
     struct Room : Workspace {
@@ -303,7 +311,7 @@ private:
         for (size_t i = 0; i < stages.size(); i++)
             if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
                 coupling->forward(group.M, withGradient, group.coordinates.data(), group.logProb.data(),
-                        get<CouplingRoom>(group.rooms[i]).data());
+                        get<CouplingRoom>(group.rooms[i]).data(), group.roots);
             else
                 get<Marginals>(stages[i]).forward(group.M, group.coordinates.data(), group.logProb.data(),
                         get<Marginals::State>(group.rooms[i]));
@@ -379,4 +387,8 @@ void Evaluator::toPositions(long long count, const double* latent, double* posit
 
 void Evaluator::sampleLatent(long long count, double* latent) const {
     implementation->sampleLatent(count, latent);
+}
+
+long long Evaluator::getNumNotConverged(const Workspace& workspace) const {
+    return implementation->getNumNotConverged(workspace);
 }

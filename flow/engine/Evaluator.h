@@ -96,6 +96,12 @@ public:
     /** Latents of the base density from uniform random numbers in (0,1), in place: (count, numCoordinates). */
     void sampleLatent(long long count, double* latent) const;
 
+    /**
+     * Roots that were not found to full precision in all evaluations with this workspace: 0, unless the parameters of a transformer are
+     * not numbers. Whoever evaluates must look, and raise.
+     */
+    long long getNumNotConverged(const Workspace& workspace) const;
+
     /** The same for one molecule. */
     double logProb(const double* positions, double* gradient, double* latent, Workspace& workspace) const {
         double value;

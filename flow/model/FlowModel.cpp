@@ -23,6 +23,8 @@ using namespace std;
 
 // Less is not worth a thread.
 static const long long MIN_BLOCKS_PER_THREAD = 8;
+// Whole batches, so that every sample is evaluated in the same company whatever the number of threads.
+static const long long LATENT_BATCH_BLOCKS = 64;
 
 namespace {
 
@@ -71,6 +73,11 @@ void forEachShare(const Evaluator& evaluator, long long count, const Evaluate& e
     work(0);
     for (thread& thread : threads)
         thread.join();
+    long long notConverged = 0;
+    for (const Evaluator::WorkspacePointer& workspace : workspaces)
+        notConverged += evaluator.getNumNotConverged(*workspace);
+    if (notConverged > 0)
+        fail(notConverged, " inverses of transformers were not found to full precision; the weights of the model, or its input, are too extreme");
 }
 
 } // namespace
@@ -97,6 +104,19 @@ static void centreAndRotate(int numParticles, const double* uniform, double* pos
         for (int k = 0; k < 3; k++)
             r[k] = rotation[k][0]*centred[0]+rotation[k][1]*centred[1]+rotation[k][2]*centred[2];
     }
+}
+
+/** The random numbers of one sample, uniform in (0,1): latent (n) and orientation (3). */
+static void drawUniform(unsigned long long seed, unsigned long long index, int n, double* latent, double* orientation) {
+    seed_seq sequence = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed>>32), static_cast<uint32_t>(index),
+            static_cast<uint32_t>(index>>32)};
+    mt19937_64 random(sequence);
+    // 52 bits in the middle of the 2^52 intervals of (0,1): never an end.
+    const auto uniform = [&] { return ((random()>>12)+0.5)*0x1p-52; };
+    for (int k = 0; k < n; k++)
+        latent[k] = uniform();
+    for (int k = 0; k < 3; k++)
+        orientation[k] = uniform();
 }
 
 struct FlowModel::Contents {
@@ -229,25 +249,31 @@ void FlowModel::toPositions(const double* latent, long long count, double* posit
     });
 }
 
-void FlowModel::sample(long long count, unsigned long long seed, double* positions, double* logProb) const {
+void FlowModel::sample(long long count, unsigned long long seed, double* positions, double* logProb, double* gradient,
+        long long first) const {
     checkCount(count);
+    if (first < 0)
+        fail("the index of the first sample is ", first, ", expected 0 or more");
     const int numParticles = getNumParticles(), n = getNumCoordinates();
     const Evaluator& evaluator = contents->getEvaluator(*this);
-    vector<double> latent(count*n), orientation(3*count);
-    for (long long i = 0; i < count; i++) {
-        const unsigned long long index = i;
-        seed_seq sequence = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed>>32), static_cast<uint32_t>(index),
-                static_cast<uint32_t>(index>>32)};
-        mt19937_64 random(sequence);
-        // 52 bits in the middle of the 2^52 intervals of (0,1): never an end.
-        const auto uniform = [&] { return ((random()>>12)+0.5)*0x1p-52; };
-        for (int k = 0; k < n; k++)
-            latent[i*n+k] = uniform();
-        for (int k = 0; k < 3; k++)
-            orientation[3*i+k] = uniform();
+    forEachShare(evaluator, count, [&](long long begin, long long number, Evaluator::Workspace& workspace) {
+        // Latents of one batch of blocks at a time: memory does not grow with the count.
+        const long long batch = LATENT_BATCH_BLOCKS*evaluator.getBlockSize();
+        vector<double> latent(min(number, batch)*n), orientation(3*min(number, batch));
+        for (long long start = begin; start < begin+number; start += batch) {
+            const long long size = min(batch, begin+number-start);
+            for (long long i = 0; i < size; i++)
+                drawUniform(seed, first+start+i, n, &latent[i*n], &orientation[3*i]);
+            evaluator.sampleLatent(size, latent.data());
+            double* x = positions+start*3*numParticles;
+            evaluator.toPositions(size, latent.data(), x, logProb+start, workspace);
+            for (long long i = 0; i < size; i++)
+                centreAndRotate(numParticles, &orientation[3*i], x+i*3*numParticles);
+        }
+    });
+    if (gradient != nullptr) {
+        // ln p of the sampling direction stays: it has not been through the rounding of positions.
+        vector<double> again(count);
+        logProbAndGradient(positions, count, again.data(), gradient);
     }
-    evaluator.sampleLatent(count, latent.data());
-    toPositions(latent.data(), count, positions, logProb);
-    for (long long i = 0; i < count; i++)
-        centreAndRotate(numParticles, &orientation[3*i], positions+i*3*numParticles);
 }

@@ -78,12 +78,15 @@ public:
     void toPositions(const double* latent, long long count, double* positions, double* logProb) const;
     /**
      * Independent samples, each centred (the mean of its positions is the origin) and randomly oriented. Sample i depends on the seed
-     * and on i alone, not on the count or the number of threads.
+     * and on i alone, not on the count or the number of threads: first, ..., first+count-1 continue first-count, ..., first-1.
      *
      * @param positions  out, (count, numParticles, 3), nm
      * @param logProb    out, (count), ln p
+     * @param gradient   out, (count, numParticles, 3), d ln p/dx per nm, or null
+     * @param first      index of the first sample, >= 0
      */
-    void sample(long long count, unsigned long long seed, double* positions, double* logProb) const;
+    void sample(long long count, unsigned long long seed, double* positions, double* logProb, double* gradient = nullptr,
+            long long first = 0) const;
 
 private:
     struct Contents;

@@ -2,9 +2,11 @@
 #include "ReferenceCalcFlowForceKernel.h"
 #include "internal/ThermalEnergy.h"
 
+#include <openmm/OpenMMException.h>
 #include <openmm/internal/ContextImpl.h>
 
 #include <algorithm>
+#include <string>
 
 using OpenMM::ContextImpl;
 using OpenMM::ReferencePlatform;
@@ -52,6 +54,13 @@ double ReferenceCalcFlowForceKernel::execute(ContextImpl& context, bool includeF
         data.threads.execute(*this);
         data.threads.waitForThreads();
     }
+
+    long long notConverged = 0;
+    for (const ThreadData& thread : parameters->threads)
+        notConverged += parameters->evaluator.getNumNotConverged(*thread.workspace);
+    if (notConverged > 0)
+        throw OpenMM::OpenMMException("FlowForce: "+std::to_string(notConverged)+" inverses of transformers were not found to full precision; "
+                "the weights of the model are too extreme");
 
     // In order of the molecules, whichever thread had them.
     double flow = 0, wall = 0;

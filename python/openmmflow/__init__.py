@@ -8,7 +8,8 @@
 
 :class:`FlowForce` is an openmm.Force, :class:`FlowModel` a trained flow. Model files are described in docs/model_format.md;
 ``openmmflow.model_file`` writes them from plain arrays, ``openmmflow.importers`` makes them from published checkpoints. The
-command ``openmmflow`` has demo, info, import, simulate and train.
+command ``openmmflow`` has demo, info, import, sample, simulate and train. :class:`FlowMonteCarlo` moves molecules of a
+Simulation, ``openmmflow.reweighting`` turns samples into averages of a force field.
 """
 import importlib.metadata
 
@@ -16,7 +17,7 @@ from ._errors import FlowModelError
 from ._plugins import load_failures, registration_message, version_mismatch, why_not_loaded, why_not_supported
 
 __version__ = importlib.metadata.version("openmmflow")
-__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowReporter", "SupportMargins", "registration_message",
+__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "registration_message",
            "version_mismatch", "why_not_supported"]
 
 # With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and
@@ -28,6 +29,11 @@ if not why_not_loaded():
 
 
 def __getattr__(name):
+    if name == "FlowMonteCarlo" and not why_not_loaded():
+        # Only those who sample wait for what it imports.
+        from .monte_carlo import FlowMonteCarlo
+
+        return FlowMonteCarlo
     if name in __all__:
         raise ImportError(f"openmmflow.{name} is not available: {why_not_loaded()}")
     raise AttributeError(f"module 'openmmflow' has no attribute {name!r}")

@@ -212,7 +212,7 @@ class FlowModel:
         self._handle.toPositions(_address(array), count, _address(positions), _address(log_prob))
         return positions.reshape(*batch, self.num_particles, 3), log_prob.reshape(batch)[()]
 
-    def sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, count: int, seed: int = 0, *, first: int = 0, gradient: bool = False) -> tuple[np.ndarray, ...]:
         """Independent samples of the flow's density, each centred at the origin and randomly oriented.
 
         Sample i depends on the seed and on i alone, whatever the count and the number of threads.
@@ -221,18 +221,23 @@ class FlowModel:
         ----------
         count : number of samples, >= 0
         seed : from 0 to 2^64 - 1
+        first : index of the first sample; ``sample(5, seed, first=10)`` is what ``sample(15, seed)`` ends with
+        gradient : whether to return d ln p/dx, too
 
         Returns
         -------
         positions : (count, particles, 3), nm
         ln p : (count,)
+        d ln p/dx : only with gradient; (count, particles, 3) per nm
         """
-        count, seed = operator.index(count), operator.index(seed)
-        if count < 0 or not 0 <= seed < 2**64:
-            raise ValueError(f"expected a count >= 0 and a seed from 0 to 2^64 - 1, got count {count} and seed {seed}")
+        count, seed, first = operator.index(count), operator.index(seed), operator.index(first)
+        if count < 0 or not 0 <= seed < 2**64 or not 0 <= first < 2**62:
+            raise ValueError(f"expected a count >= 0, a seed from 0 to 2^64 - 1 and a first index >= 0, got count {count}, seed {seed} and "
+                             f"first {first}")
         positions, log_prob = np.empty((count, self.num_particles, 3)), np.empty(count)
-        self._handle.sample(count, seed, _address(positions), _address(log_prob))
-        return positions, log_prob
+        slope = np.empty_like(positions) if gradient else None
+        self._handle.sample(count, seed, _address(positions), _address(log_prob), _address(slope), first)
+        return (positions, log_prob, slope) if gradient else (positions, log_prob)
 
     def _positions(self, positions) -> tuple[np.ndarray, tuple[int, ...]]:
         """Positions as (count, particles, 3) in nm, and the shape of the batch: (count,) or ()."""

@@ -228,6 +228,15 @@ def log_frame_over_cartesian(positions, frame_atoms) -> np.ndarray:
     return np.log(d01 * np.linalg.norm(np.cross(first, second), axis=-1)) + np.log(8 * np.pi ** 2)
 
 
+def cartesian_log_prob(model, positions, log_prob) -> np.ndarray:
+    """ln p in measure "cartesian", the density of a model's samples in space, from what ``model.log_prob(positions)`` returned."""
+    if model.measure == "cartesian":
+        return np.asarray(log_prob)
+    z_matrix = model.architecture["layers"][0]["zMatrix"]
+    last, centre, end, _ = next(row for row in z_matrix if list(row).count(-1) == 1)
+    return log_prob - log_frame_over_cartesian(positions, (end, centre, last))
+
+
 def in_inner_support(continued_energy, log_prob, *, tolerance=1e-9) -> np.ndarray:
     """Whether each frame is where ``FlowForce`` is exactly -ln p, from the energies of both.
 

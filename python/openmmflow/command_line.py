@@ -110,6 +110,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_quiet(check)
     check.set_defaults(run=_check)
 
+    sample = commands.add_parser(
+        "sample", **formats, help="draw independent samples of a model, with weights for a force field",
+        description="Write independent samples of a model, their ln p and, with a System, potential energies and log weights; prints what the "
+                    "weights are worth. An interrupted command goes on when it is given again, and an HDF5 file is prolonged by more samples.")
+    sample.add_argument("model", type=Path, help="the model file")
+    sample.add_argument("-n", "--count", type=_count, required=True, help="samples in all")
+    sample.add_argument("-o", "--output", type=Path, required=True, help="FILE.h5 (which MDTraj reads), or FILE.dcd with FILE.npz beside it")
+    sample.add_argument("--system", type=Path, default=None, help="serialized System of the molecule, for energies and weights")
+    sample.add_argument("--temperature", type=_positive, default=None, metavar="K", help="of the weights; None: the temperature of the model")
+    sample.add_argument("--pdb", type=Path, default=None, help="the molecule in the model's order, for the names of atoms")
+    sample.add_argument("--gradients", action="store_true", help="store d ln p/dx, too")
+    sample.add_argument("--platform", default="Reference", help="OpenMM platform of the energies")
+    sample.add_argument("--seed", type=int, default=0, help="of everything random")
+    _add_quiet(sample)
+    sample.set_defaults(run=_sample)
+
     dataset = commands.add_parser("dataset", **formats, help="make training data of alanine dipeptide by replica exchange",
                                   description="Make, or go on with, the kind of data that the shipped model was trained on.")
     dataset.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file; an existing one is continued")
@@ -243,6 +259,33 @@ def _check(options) -> int:
     page, figures = check_report.write(certificate, options.output, options.model.name)
     print(f"report: {page}, {figures}")
     return 0 if certificate.passed else 1
+
+
+def _sample(options) -> int:
+    import openmm
+
+    from . import FlowModel, reweighting, sampling
+    from .simulate import InterruptFlag, read_pdb
+
+    model = FlowModel.load(options.model)
+    system = None if options.system is None else openmm.XmlSerializer.deserialize(options.system.read_text())
+    if system is not None and not isinstance(system, openmm.System):
+        raise ValueError(f"{options.system} holds a {type(system).__name__}, not a System")
+    topology = None if options.pdb is None else read_pdb(options.pdb).topology
+    with InterruptFlag() as stop:
+        complete = sampling.sample(options.output, model, options.count, system=system, temperature=options.temperature, topology=topology,
+                                   gradients=options.gradients, seed=options.seed, platform=options.platform,
+                                   progress=not options.quiet, stop=stop)
+    if not complete:
+        print(f"openmmflow: interrupted; the same command goes on with {options.output}", file=sys.stderr)
+        return INTERRUPTED
+    samples = sampling.read(options.output)
+    print(f"{len(samples.log_prob):,} samples, mean -ln p = {-samples.log_prob.mean():.3f} k_BT")
+    if samples.log_weights is not None:
+        print(f"reweighted to {samples.temperature:g} K: {reweighting.quality(samples.log_weights)}")
+        mean, error = reweighting.expectation(samples.log_weights, samples.energies)
+        print(f"mean potential energy {mean:.3f} ± {error:.3f} kJ/mol")
+    return 0
 
 
 def _dataset(options) -> int:

@@ -71,9 +71,10 @@ struct SmallFlow {
 
     /** ln|det J|, the log density for a uniform latent. */
     double forward(double* q) {
+        RootFinding roots;
         double logDet = 0;
         for (size_t i = 0; i < couplings.size(); i++)
-            couplings[i].forward(1, true, q, &logDet, arenas[i].data());
+            couplings[i].forward(1, true, q, &logDet, arenas[i].data(), roots);
         return logDet;
     }
 
