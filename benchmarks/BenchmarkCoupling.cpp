@@ -52,10 +52,11 @@ void evaluate(benchmark::State& state, std::vector<PlacedCoupling> placed, Direc
     std::vector<double> inputs(n*count), coordinates, gradient(n*count), logDet(count);
     for (std::size_t i = 0; i < inputs.size(); i++)
         inputs[i] = 0.05+0.9*((i*2654435761u) % 1000)/1000;
+    RootFinding roots;
     for (auto _ : state) {
         coordinates = inputs;
         for (std::size_t i = 0; i < couplings.size(); i++)
-            couplings[i].forward(count, true, coordinates.data(), logDet.data(), arenas[i].data());
+            couplings[i].forward(count, true, coordinates.data(), logDet.data(), arenas[i].data(), roots);
         for (std::size_t i = couplings.size(); i-- > 0;)
             couplings[i].backward(count, gradient.data(), arenas[i].data());
         benchmark::DoNotOptimize(gradient[0]);

@@ -89,18 +89,19 @@ class Copies:
 
     def __init__(self, directory, model: FlowModel, particle_masses, settings: Settings):
         self.model, self.settings = model, settings
+        self.masses = [float(m) for m in particle_masses]
         self.z_matrix = next(layer for layer in model.architecture["layers"] if layer["type"] == "internalCoordinates")["zMatrix"]
         self.directory = Path(directory)
         self._checkpoint = self.directory / "checkpoint.npz"
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._check({"model": model.checksum, "masses": [float(m) for m in particle_masses], "settings": asdict(settings),
+        self._check({"model": model.checksum, "masses": self.masses, "settings": asdict(settings),
                      "openmm": openmm.version.version})
         size, copies = model.num_particles, settings.copies
         system = openmm.System()
         force = FlowForce(model)
         for copy in range(copies):
-            for mass in particle_masses:
-                system.addParticle(float(mass))
+            for mass in self.masses:
+                system.addParticle(mass)
             force.addMolecule(range(copy * size, (copy + 1) * size))
         system.addForce(force)
         self._integrator = openmm.LangevinMiddleIntegrator(model.temperature, settings.friction, settings.step_size)
@@ -252,7 +253,7 @@ def figures(copies: Copies, cartesian: FlowModel) -> dict:
     reference_positions, _ = cartesian.sample(s.reference, seed=s.seed + 1_000_000_007)
     reference = builder.internal_coordinates(reference_positions, copies.z_matrix)
     final = copies.positions()
-    result = {"measure": copies.model.measure, "settings": asdict(s), "parameters": copies.model.num_parameters,
+    result = {"measure": copies.model.measure, "settings": asdict(s), "masses": copies.masses, "parameters": copies.model.num_parameters,
               "model": copies.model.checksum, "temperature": copies.model.temperature,
               "end": compare(copies.coordinates(), reference, base_cdf(cartesian, cartesian.to_latent(final)), size)}
     means = copies.time_means()
@@ -299,6 +300,8 @@ def main(arguments=None) -> int:
     parser.add_argument("model", type=Path, help="a model file")
     parser.add_argument("--pdb", type=Path, required=True, help="the molecule, for its masses")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs; the figures go to stationarity.json there")
+    parser.add_argument("--hydrogen-mass", type=float, default=None, metavar="DALTON",
+                        help="least mass of an atom: heavier hydrogens allow longer steps, and masses do not change the distribution")
     parser.add_argument("--measure", choices=("cartesian", "frame"), nargs="+", default=["cartesian", "frame"])
     defaults = Settings()
     for name, value in asdict(defaults).items():
@@ -307,7 +310,10 @@ def main(arguments=None) -> int:
     settings = Settings(**{name: getattr(options, name) for name in asdict(defaults)})
     cartesian = with_measure(FlowModel.load(options.model), "cartesian")
     particle_masses = [atom.element.mass._value for atom in read_pdb(options.pdb).topology.atoms()]
-    results = {}
+    if options.hydrogen_mass:
+        particle_masses = [max(mass, options.hydrogen_mass) for mass in particle_masses]
+    path = options.output / "stationarity.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
     with InterruptFlag() as stop:
         for measure in options.measure:
             copies = Copies(options.output / measure, with_measure(cartesian, measure), particle_masses, settings)
@@ -316,7 +322,7 @@ def main(arguments=None) -> int:
                 return 130
             results[measure] = figures(copies, cartesian)
             print(describe(results[measure]), flush=True)
-            atomic.write_json(options.output / "stationarity.json", results)
+            atomic.write_json(path, results)
     return 0
 
 

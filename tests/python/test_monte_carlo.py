@@ -184,7 +184,7 @@ def test_between_steps_of_dynamics_in_a_field(model, velocities, orientation):
     print(f"{ {kind: round(s.acceptance, 3) for kind, s in mover.statistics.items()} } bond along the field {of_copies[0].mean():.4f} nm, expected "
           f"{along:.4f}; kinetic energy {of_copies[1].mean():.3f} kJ/mol, expected {6 * KT:.3f}; in standard errors {z.round(1)}")
     assert np.abs(z).max() < 4.5
-    assert np.all(error < [0.1 * along, 0.02 * 6 * KT])
+    assert np.all(error < [0.2 * along, 0.02 * 6 * KT])
 
 
 def test_velocities_of_others_are_kept_and_moved_ones_redrawn(model):

@@ -48,11 +48,20 @@ def test_seeds(model):
     assert np.abs(model.sample(5, seed=4)[0] - few).max() > 1e-3
 
 
+def test_samples_go_on_where_others_ended(model):
+    whole, pieces = model.sample(300, seed=8, gradient=True), [model.sample(100, seed=8, first=first, gradient=True) for first in (0, 100, 200)]
+    for index, array in enumerate(whole):
+        np.testing.assert_allclose(np.concatenate([piece[index] for piece in pieces]), array, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(whole[2], model.log_prob_and_gradient(whole[0])[1], rtol=1e-9)
+
+
 def test_bad_input(model):
     with pytest.raises(FlowModelError, match=r"latents have shape \(7,\), expected \(batch, 60\)"):
         model.to_positions(np.zeros(7))
     with pytest.raises(ValueError, match="count >= 0"):
         model.sample(-1)
+    with pytest.raises(ValueError, match="a first index >= 0"):
+        model.sample(1, first=-1)
     with pytest.raises(FlowModelError, match="not a finite number"):
         model.to_positions(np.full(60, np.nan))
 
