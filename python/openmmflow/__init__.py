@@ -8,7 +8,7 @@
 
 :class:`FlowForce` is an openmm.Force, :class:`FlowModel` a trained flow. Model files are described in docs/model_format.md;
 ``openmmflow.model_file`` writes them from plain arrays, ``openmmflow.importers`` makes them from published checkpoints. The
-command ``openmmflow`` has demo, info, import, sample, simulate and train. :class:`FlowMonteCarlo` moves molecules of a
+command ``openmmflow`` has check, demo, info, import, sample, simulate and train. :class:`FlowMonteCarlo` moves molecules of a
 Simulation, ``openmmflow.reweighting`` turns samples into averages of a force field.
 """
 import importlib.metadata
