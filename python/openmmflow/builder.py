@@ -6,6 +6,8 @@ torch.
 """
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,13 @@ from . import model_file
 SIGMAS = 9.0            # edges of the support of bonds and angles, in standard deviations
 ANGLE_RANGE = (0.02, 0.98)   # of angles/pi: collinear atoms have no torsion
 SHORTEST_BOND = 0.02    # nm
+# Distances and angles that vary less are constrained: the stiffest bonds of force fields vary by 0.002 nm at 300 K, angles by 0.04 rad,
+# while the coarsest common trajectory format (XTC) rounds by up to 0.0005 nm.
+CONSTANT_DISTANCE = 6e-4     # nm
+CONSTANT_ANGLE = 6e-3        # rad
+CONSTANT_BOND_REACH = 2e-4   # nm, from the mean to the edges of the support of a constrained bond, at least
+CONSTANT_ANGLE_REACH = 1e-3  # of angle/pi
+LEAST_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class FlowOptions:
     log_steepness_bound : of its head, for coordinates that are spread over their domain already. Small values keep the flow
         smooth on the scale of a time step (docs/theory.md, "What a step must resolve").
     first_log_steepness_bound : of couplings that meet a torsion for the first time, which may be narrowly distributed.
+    head : "free", the project's own, or "published" (Köhler et al. 2021), which has three networks a coupling; both in docs/model_format.md.
     bond_rounds, shape_rounds, torsion_rounds : how many couplings transform halves of the bonds, of the angles and improper
         torsions, and of the proper torsions.
     """
@@ -44,6 +54,7 @@ class FlowOptions:
     first_log_steepness_bound: float = 3.0
     alpha_range: float = 1.5
     minimum_floor: float = 1e-4
+    head: str = "free"
     bond_rounds: int = 2
     shape_rounds: int = 4
     torsion_rounds: int = 4
@@ -51,6 +62,8 @@ class FlowOptions:
     def __post_init__(self):
         if min(self.width, self.components, self.bond_rounds, self.shape_rounds, self.torsion_rounds) < 1 or self.depth < 0:
             raise ValueError("width, components and rounds of a flow must be at least 1, depth at least 0")
+        if self.head not in ("free", "published"):
+            raise ValueError(f'the head of a smooth mixture is "free" or "published", got {self.head!r}')
         if self.exponent not in (1, 2):
             raise ValueError(f"the exponent of a smooth mixture is 1 or 2, got {self.exponent}")
         if min(self.log_steepness_bound, self.first_log_steepness_bound, self.alpha_range) <= 0:
@@ -78,9 +91,12 @@ class FlowOptions:
         return np.clip(alpha, self.alpha_offset + 0.02 * self.alpha_range, self.alpha_offset + 0.95 * self.alpha_range)
 
 
-def build(topology, positions, *, temperature: float, measure: str = "cartesian", constraints=(), data: dict | None = None,
-          options: FlowOptions = FlowOptions(), seed: int = 1) -> tuple[dict, dict[str, np.ndarray]]:
+def build(topology, positions, *, temperature: float, measure: str = "cartesian", constraints=None, data: dict | None = None,
+          options: FlowOptions = FlowOptions(), seed: int = 1, z_matrix=None) -> tuple[dict, dict[str, np.ndarray]]:
     """A flow whose density is near the product of the marginals of ``positions``, ready for training.
+
+    Constrained bonds and angles take no part in it: no coupling transforms or reads them, and their marginal is a constant on a narrow
+    interval about their value.
 
     Parameters
     ----------
@@ -88,26 +104,32 @@ def build(topology, positions, *, temperature: float, measure: str = "cartesian"
     positions : conformations at equilibrium, (frames, particles, 3) in nm, at least 100 of them.
     temperature : of the data, K.
     measure : "cartesian" or "frame", see docs/model_format.md.
-    constraints : (particle, particle, distance in nm) of the constraints of the simulation.
+    constraints : (particle, particle, distance in nm) of the constraints of the simulation; None: the distances that are constant in
+        the data (:func:`find_constraints`).
     data : description of the data, stored in the model.
     options : shape of the flow.
     seed : of the initial weights.
+    z_matrix : rows (i, j, k, l), docs/model_format.md; None: :func:`make_z_matrix`.
 
     Raises
     ------
     ValueError : bonds that do not connect the molecule, particles of the topology and of the positions that differ, positions
-        that are not finite or too few, angles of the Z-matrix that come near to collinear.
+        that are not finite or too few, angles of the Z-matrix that come near to collinear, constraints that are no coordinates of the
+        Z-matrix, a Z-matrix that is none.
     """
     positions = np.asarray(positions, dtype=float)
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise ValueError(f"positions must have shape (frames, particles, 3), got {positions.shape}")
-    if len(positions) < 100:
-        raise ValueError(f"marginals need at least 100 conformations, got {len(positions)}")
+    if len(positions) < LEAST_FRAMES:
+        raise ValueError(f"marginals need at least {LEAST_FRAMES} conformations, got {len(positions)}")
     if not np.isfinite(positions).all():
         raise ValueError("positions must be finite")
     num_particles = positions.shape[1]
-    bonds = _bonds(topology, num_particles)
-    z_matrix = make_z_matrix(bonds, num_particles)
+    bonds = bond_list(topology, num_particles)
+    z_matrix = make_z_matrix(bonds, num_particles) if z_matrix is None else checked_z_matrix(z_matrix, num_particles)
+    if constraints is None:
+        constraints = find_constraints(positions, bonds, z_matrix)
+    constant = constrained_coordinates(constraints, z_matrix)
     coordinates = internal_coordinates(positions, z_matrix)
     random = np.random.default_rng(seed)
 
@@ -115,14 +137,18 @@ def build(topology, positions, *, temperature: float, measure: str = "cartesian"
     tensors = {}
     num_bonds, num_angles = num_particles - 1, num_particles - 2
     bond_rows, angle_rows = list(range(num_bonds)), list(range(num_bonds, num_bonds + num_angles))
-    for rows, limits in ((bond_rows, (SHORTEST_BOND, np.inf)), (angle_rows, ANGLE_RANGE)):
-        layers.append({"type": "marginal", "distribution": "truncatedNormal", "coordinates": rows})
-        for name, value in _truncated_normal(coordinates[:, rows], limits, rows).items():
-            tensors[f"layers.{len(layers) - 1}.{name}"] = value
+    for rows, limits, reach in ((bond_rows, (SHORTEST_BOND, np.inf), CONSTANT_BOND_REACH), (angle_rows, ANGLE_RANGE, CONSTANT_ANGLE_REACH)):
+        for distribution, some in (("truncatedNormal", [r for r in rows if r not in constant]),
+                                   ("uniform", [r for r in rows if r in constant])):
+            if some:
+                layers.append({"type": "marginal", "distribution": distribution, "coordinates": some})
+                samples = coordinates[:, some]
+                numbers = _truncated_normal(samples, limits, some) if distribution == "truncatedNormal" else _constants(samples, reach)
+                tensors.update({f"layers.{len(layers) - 1}.{name}": value for name, value in numbers.items()})
 
     seen = set(bond_rows + angle_rows)   # coordinates that are near uniform already
     first_torsion = num_bonds + num_angles
-    for transformed, conditioned_on in _couplings(z_matrix, num_particles, options):
+    for transformed, conditioned_on in _couplings(z_matrix, num_particles, options, constant):
         index = len(layers)
         layer, biases = _coupling(transformed, conditioned_on, options, num_circular_from=first_torsion,
                                   samples=coordinates, fitted=seen)
@@ -184,6 +210,91 @@ def make_z_matrix(bonds, num_particles: int) -> list[list[int]]:
     return rows
 
 
+def checked_z_matrix(rows, num_particles: int) -> list[list[int]]:
+    """The rows as lists of whole numbers. Raises ValueError unless every particle is placed once, from particles that are placed."""
+    try:
+        rows = [[operator.index(atom) for atom in row] for row in rows]
+    except TypeError:
+        raise ValueError("a Z-matrix is a list of rows [i, j, k, l] of particles, with -1 in those of the frame") from None
+    if any(len(row) != 4 for row in rows) or sorted(row[0] for row in rows) != list(range(num_particles)):
+        raise ValueError(f"a Z-matrix has one row [i, j, k, l] for each of the {num_particles} particles i, got {len(rows)} rows")
+    if sorted(row.count(-1) for row in rows if -1 in row) != [1, 2, 3]:
+        raise ValueError("a Z-matrix needs one row each with three, two and one entries of -1: those of the frame")
+    waiting, placed = list(rows), set()
+    while waiting:
+        ready = [row for row in waiting if placed.issuperset(a for a in row[1:] if a != -1) and len(set(row) - {-1}) == 4 - row.count(-1)]
+        if not ready:
+            raise ValueError(f"particle {waiting[0][0]} cannot be placed: its row {waiting[0]} names itself, a particle twice, or one that "
+                             "is itself placed from it")
+        placed.update(row[0] for row in ready)
+        waiting = [row for row in waiting if row not in ready]
+    return rows
+
+
+def find_constraints(positions, bonds, z_matrix) -> list[tuple[int, int, float]]:
+    """Constraints (particle, particle, distance in nm) of the simulation that ``positions`` (frames, particles, 3) come from.
+
+    These are the bonded distances that do not vary, and those between the ends of angles that do not vary either.
+
+    Raises ValueError for distances that are constant but no coordinate of the Z-matrix (a ring of constrained bonds, say).
+    """
+    positions = np.asarray(positions, dtype=float)
+    neighbours = _neighbours(bonds, positions.shape[1])
+
+    def distance(i, j):
+        d = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+        return d.mean(), d.std() < CONSTANT_DISTANCE
+
+    found = {}
+    for i, j in bonds:
+        mean, constant = distance(i, j)
+        if constant:
+            found[i, j] = mean
+    for j, others in enumerate(neighbours):
+        for i, k in itertools.combinations(others, 2):
+            if (min(i, j), max(i, j)) in found and (min(k, j), max(k, j)) in found and k not in neighbours[i]:
+                mean, constant = distance(i, k)
+                if constant:
+                    found[i, k] = mean
+    constraints = [(i, j, float(mean)) for (i, j), mean in sorted(found.items())]
+    constrained_coordinates(constraints, z_matrix)
+    return constraints
+
+
+def constrained_coordinates(constraints, z_matrix) -> set[int]:
+    """The bonds and angles, by their index among all coordinates, that constraints (particle, particle, distance) keep constant.
+
+    Raises ValueError for a constraint that is neither a bond of the Z-matrix nor between the ends of an angle of constrained bonds.
+    """
+    num_particles = len(z_matrix)
+    second, third = (next(row for row in z_matrix if list(row).count(-1) == missing) for missing in (2, 1))
+    full = [row for row in z_matrix if -1 not in row]
+    bonds = {frozenset(row[:2]): index for index, row in enumerate([second, third, *full])}
+    pairs = {frozenset(c[:2]) for c in constraints}
+    constant = {bonds[pair] for pair in pairs if pair in bonds}
+    angles = {frozenset((row[0], row[2])): num_particles - 1 + index for index, row in enumerate([third, *full])
+              if {frozenset(row[:2]), frozenset(row[1:3])} <= pairs}
+    for pair in sorted(pairs - bonds.keys(), key=sorted):
+        if pair not in angles:
+            i, j = sorted(pair)
+            raise ValueError(f"the distance between particles {i} and {j} is constrained, but it is no coordinate of the Z-matrix: only bonds "
+                             "of the Z-matrix, and angles between two constrained ones, can be left out of a density. Give a Z-matrix with it, "
+                             "or simulate with fewer constraints (HBonds)")
+        constant.add(angles[pair])
+    return constant
+
+
+def describable(positions, z_matrix) -> np.ndarray:
+    """Which of the conformations (frames, particles, 3) have bonds and angles that coordinates can describe: (frames,), bool.
+
+    Overlapping atoms have no angle, three atoms on a line no torsion.
+    """
+    coordinates, num_particles = internal_coordinates(positions, z_matrix), len(z_matrix)
+    bonds, angles = coordinates[:, :num_particles - 1], coordinates[:, num_particles - 1:2 * num_particles - 3]
+    with np.errstate(invalid="ignore"):
+        return np.all(bonds > SHORTEST_BOND, axis=1) & np.all((angles > ANGLE_RANGE[0]) & (angles < ANGLE_RANGE[1]), axis=1)
+
+
 def is_improper(row, bonds) -> bool:
     """Whether the torsion of a full row is one between siblings, not about a chain of four bonded atoms."""
     connected = {frozenset(bond) for bond in bonds}
@@ -227,7 +338,8 @@ def save(path, architecture: dict, tensors: dict[str, np.ndarray]) -> None:
     model_file.write(path, architecture, tensors)
 
 
-def _bonds(topology, num_particles: int) -> list[tuple[int, int]]:
+def bond_list(topology, num_particles: int) -> list[tuple[int, int]]:
+    """Pairs of particles i < j in ascending order, of an openmm.app.Topology or of such pairs. Raises ValueError for impossible ones."""
     if hasattr(topology, "bonds"):
         if topology.getNumAtoms() != num_particles:
             raise ValueError(f"the topology has {topology.getNumAtoms()} atoms, the positions have {num_particles}")
@@ -277,12 +389,19 @@ def _truncated_normal(samples, limits, rows) -> dict[str, np.ndarray]:
     return {"mean": mean, "std": std, "lower": lower, "upper": upper}
 
 
-def _couplings(z_matrix, num_particles: int, options: FlowOptions) -> list[tuple[list[int], list[int]]]:
+def _constants(samples, reach: float) -> dict[str, np.ndarray]:
+    """Edges about the mean of coordinates that do not vary but for rounding, all samples well inside."""
+    mean = samples.mean(axis=0)
+    width = np.maximum(reach, 1.5 * np.abs(samples - mean).max(axis=0))
+    return {"lower": mean - width, "upper": mean + width}
+
+
+def _couplings(z_matrix, num_particles: int, options: FlowOptions, constant: set[int]) -> list[tuple[list[int], list[int]]]:
     """(transformed, conditionedOn) of every coupling, in density direction.
 
     The density is factored as p(bonds | rest) p(angles, improper torsions | proper torsions) p(proper torsions). Each factor is
     made of couplings that transform one half of its coordinates given the other, in turns; neighbouring coordinates, which
-    depend on each other most, stand in different halves.
+    depend on each other most, stand in different halves. Constant coordinates are in none.
     """
     full = [row for row in z_matrix if -1 not in row]
     num_bonds, num_angles = num_particles - 1, num_particles - 2
@@ -295,6 +414,7 @@ def _couplings(z_matrix, num_particles: int, options: FlowOptions) -> list[tuple
         shape.append(num_bonds + 1 + index)
         (shape if sibling else proper).append(torsion)
         siblings.setdefault(row[1], []).append(row[0])
+    bonds, shape = ([c for c in group if c not in constant] for group in (bonds, shape))
     couplings = []
     for group, others, rounds in ((bonds, shape + proper, options.bond_rounds), (shape, proper, options.shape_rounds),
                                   (proper, [], options.torsion_rounds)):
@@ -327,7 +447,7 @@ def _coupling(transformed, conditioned_on, options: FlowOptions, *, num_circular
     biases[1] = _logit((options.resting_alpha - options.alpha_offset) / options.alpha_range)
     biases[4] = -4.0    # a floor of 2 %
     for row, coordinate in enumerate(transformed):
-        if coordinate >= num_circular_from:
+        if coordinate >= num_circular_from and options.head == "free":
             if coordinate in fitted:
                 biases[3, row] = _logit(min(0.05 / bound, 0.5))
             else:
@@ -336,10 +456,10 @@ def _coupling(transformed, conditioned_on, options: FlowOptions, *, num_circular
     layer = {
         "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
         "transformer": {
-            "type": "smoothMixture", "head": "free", "closedForm": "density", "components": K, "exponent": options.exponent,
+            "type": "smoothMixture", "head": options.head, "closedForm": "density", "components": K, "exponent": options.exponent,
             "alphaOffset": float(options.alpha_offset), "alphaRange": options.alpha_range,
             "logSteepnessBound": bound, "minimumFloor": options.minimum_floor},
-        "conditioner": {"activation": options.activation, "networks": [hidden]},
+        "conditioner": {"activation": options.activation, "networks": [hidden] * (1 if options.head == "free" else 3)},
     }
     return layer, biases
 
@@ -367,7 +487,9 @@ def _initial_weights(prefix, layer, num_circular_from, biases, random) -> dict[s
     """Weights of the conditioner in single precision: the last layer is small, so that its biases decide at first."""
     features = sum(2 if c >= num_circular_from else 1 for c in layer["conditionedOn"])
     tensors = {}
-    for n, hidden in enumerate(layer["conditioner"]["networks"]):
+    networks = layer["conditioner"]["networks"]
+    blocks = [biases] if len(networks) == 1 else [biases[:1], biases[1:2], biases[2:]]    # [w], [alpha], [mu | ln sigma | m]
+    for n, (hidden, biases) in enumerate(zip(networks, blocks)):
         sizes = [features, *hidden, biases.size]
         for level, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:])):
             last = level == len(sizes) - 2

@@ -126,11 +126,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_quiet(sample)
     sample.set_defaults(run=_sample)
 
-    dataset = commands.add_parser("dataset", **formats, help="make training data of alanine dipeptide by replica exchange",
-                                  description="Make, or go on with, the kind of data that the shipped model was trained on.")
-    dataset.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file; an existing one is continued")
+    dataset = commands.add_parser(
+        "dataset", **formats, help="make training data by replica exchange, and judge it",
+        description="Make, or go on with, training data of a molecule by temperature replica exchange, with forces, and print how good it is: "
+                    "statistical inefficiencies, populations, agreement of runs. Without a PDB file: the kind of data that the shipped model "
+                    "was trained on, alanine dipeptide.")
+    dataset.add_argument("topology", nargs="?", type=Path, default=None, help="PDB file of the molecule, with its bonds and all hydrogens")
+    dataset.add_argument("-o", "--output", type=Path, default=None, help="HDF5 file; an existing one is continued")
     dataset.add_argument("--frames", type=_count, default=50_000, help="of the file in all")
     dataset.add_argument("--seed", type=_count, default=1, help="of everything random")
+    dataset.add_argument("--force-field", nargs="+", default=["amber99sbildn.xml", "amber99_obc.xml"], metavar="NAME", help="of OpenMM's files")
+    dataset.add_argument("--system", type=Path, default=None, metavar="XML", help="a serialized System instead of a force field")
+    dataset.add_argument("--constraints", choices=("none", "HBonds", "AllBonds", "HAngles"), default="none", help="of the force field")
+    dataset.add_argument("--temperature", type=_positive, default=300.0, metavar="K", help="of the data")
+    dataset.add_argument("--highest-temperature", type=_positive, default=600.0, metavar="K", help="of the hottest replica")
+    dataset.add_argument("--replicas", type=_count, default=4, help="temperatures")
+    dataset.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="in fs")
+    dataset.add_argument("--friction", type=_not_negative, default=20.0, metavar="1/PS", help="in 1/ps; high friction makes frames independent")
+    dataset.add_argument("--frame-steps", type=_count, default=250, metavar="STEPS", help="between frames")
+    dataset.add_argument("--quality", nargs="+", type=Path, default=None, metavar="DATA", help="make nothing: judge these data sets together")
     _add_quiet(dataset)
     dataset.set_defaults(run=_dataset)
 
@@ -289,9 +303,29 @@ def _sample(options) -> int:
 
 
 def _dataset(options) -> int:
-    from .dataset import make_alanine_dipeptide_dataset
+    from . import data_quality, dataset
+    from .simulate import read_pdb
 
-    make_alanine_dipeptide_dataset(options.output, frames=options.frames, seed=options.seed, progress=not options.quiet)
+    pdb = dataset.alanine_dipeptide() if options.topology is None else read_pdb(options.topology)
+    paths = options.quality
+    if paths is None:
+        if options.output is None:
+            raise ValueError("say where the data goes (-o DATA.h5), or what to judge (--quality DATA.h5 ...)")
+        paths = [options.output]
+        common = {"frames": options.frames, "seed": options.seed, "progress": not options.quiet}
+        if options.topology is None:
+            dataset.make_alanine_dipeptide_dataset(options.output, **common)
+        else:
+            from openmm import XmlSerializer
+
+            system = None if options.system is None else XmlSerializer.deserialize(options.system.read_text())
+            dataset.make_molecule_dataset(
+                options.output, pdb, system=system, force_field=options.force_field, constraints=options.constraints,
+                temperature=options.temperature, highest_temperature=options.highest_temperature, replicas=options.replicas,
+                step_size=options.step_size / 1000, friction=options.friction, steps_per_frame=options.frame_steps, **common)
+        if options.frames < 10 * data_quality.BLOCKS:
+            return 0
+    print(data_quality.text(data_quality.read_runs(paths, pdb.topology)))
     return 0
 
 

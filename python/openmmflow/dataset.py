@@ -2,8 +2,8 @@
 """Training data from replica-exchange molecular dynamics.
 
 A data set is one HDF5 file: ``positions`` (frames, particles, 3) in nm, ``forces`` (frames, particles, 3) in kJ/mol/nm,
-``energies`` (frames,) in kJ/mol and the attribute ``description``, a JSON document that says what was simulated. The file
-also carries the state of every replica, so that a run that was interrupted goes on where it stopped, and, if they were added, forces a time
+``energies`` (frames,) in kJ/mol, ``system``, the XML of the System, and the attribute ``description``, a JSON document that says what was
+simulated. The file also carries the state of every replica, so that a run that was interrupted goes on where it stopped, and, if they were added, forces a time
 step ahead and behind (:func:`add_displaced_forces`).
 """
 from __future__ import annotations
@@ -31,6 +31,31 @@ def implicit_solvent_system(topology: app.Topology) -> openmm.System:
     """amber99sbildn with OBC implicit solvent, no cutoff, no constraints: the force field of the shipped model."""
     return app.ForceField(*ALANINE_DIPEPTIDE_FORCE_FIELD).createSystem(
         topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False)
+
+
+def molecular_system(topology: app.Topology, force_field, *, constraints: str = "none") -> openmm.System:
+    """A System of molecules without cutoff or box.
+
+    Parameters
+    ----------
+    force_field : names of OpenMM's force field files.
+    constraints : "none", "HBonds", "AllBonds" or "HAngles".
+
+    Raises
+    ------
+    ValueError : what OpenMM says when the force field does not know the molecule; unknown constraints.
+    """
+    known = {"none": None, "HBonds": app.HBonds, "AllBonds": app.AllBonds, "HAngles": app.HAngles}
+    if constraints not in known:
+        raise ValueError(f"constraints are one of {', '.join(known)}, got {constraints!r}")
+    return app.ForceField(*force_field).createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=known[constraints], rigidWater=False)
+
+
+def temperature_ladder(lowest: float, highest: float, replicas: int) -> np.ndarray:
+    """Temperatures of replicas in geometric progression, K."""
+    if not 0 < lowest <= highest or replicas < 1 or (replicas > 1 and lowest == highest):
+        raise ValueError(f"{replicas} replicas from {lowest} to {highest} K make no ladder of ascending temperatures")
+    return np.array([lowest]) if replicas == 1 else lowest * (highest / lowest) ** (np.arange(replicas) / (replicas - 1))
 
 
 class ReplicaExchange:
@@ -87,7 +112,7 @@ class ReplicaExchange:
         scale = np.sqrt(self.temperatures[high] / self.temperatures[low])
         for target, source, factor in ((low, states[1], 1 / scale), (high, states[0], scale)):
             self.contexts[target].setPositions(source.getPositions(asNumpy=True))
-            self.contexts[target].setVelocities(source.getVelocities(asNumpy=True) * factor)
+            self.contexts[target].setVelocities(source.getVelocities(asNumpy=True) * factor)    # constraints hold for any factor
 
     def frame(self):
         """Positions (nm), forces (kJ/mol/nm) and potential energy (kJ/mol) at the lowest temperature."""
@@ -120,6 +145,7 @@ def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equil
         if "positions" not in file:
             for name, shape in (("positions", (num_particles, 3)), ("forces", (num_particles, 3)), ("energies", ())):
                 file.create_dataset(name, (0, *shape), maxshape=(None, *shape), dtype="f8", chunks=(256, *shape))
+            file["system"] = openmm.XmlSerializer.serialize(system)
             file.attrs["description"] = json.dumps({
                 **(description or {}), "method": "temperature replica exchange", "temperature": float(temperatures[0]),
                 "temperatures": [float(t) for t in temperatures], "seed": seed, **replica_exchange_options})
@@ -170,6 +196,8 @@ def add_displaced_forces(path, system, *, step_size=0.001, seed=1, platform="Ref
             raise ValueError(f"{path} holds frames of {num_particles} particles, the System has {system.getNumParticles()}")
         temperature = json.loads(file.attrs["description"])["temperature"]
         masses = np.array([system.getParticleMass(i)._value for i in range(num_particles)])
+        if system.getNumConstraints():
+            raise ValueError("a step along thermal velocities leaves the constraints; displaced forces need a System without any")
         if np.any(masses <= 0):
             raise ValueError("particles without mass have no thermal velocity")
         scale = step_size * np.sqrt(MOLAR_GAS_CONSTANT * temperature / masses)[:, None]
@@ -189,6 +217,41 @@ def add_displaced_forces(path, system, *, step_size=0.001, seed=1, platform="Ref
             for name, values in (("displacements", displacements), ("displaced_forces", forces)):
                 file[name].resize(start + len(values), axis=0)
                 file[name][start:] = values
+    return Path(path)
+
+
+def make_molecule_dataset(path, pdb: app.PDBFile, *, frames, force_field=ALANINE_DIPEPTIDE_FORCE_FIELD, system: openmm.System | None = None,
+                          constraints="none", temperature=300.0, highest_temperature=600.0, replicas=4, seed=1, progress=True,
+                          environment=None, **options):
+    """A data set of the molecules of a PDB file by temperature replica exchange, with forces a time step ahead and behind where there are
+    no constraints.
+
+    Parameters
+    ----------
+    force_field : names of OpenMM's force field files; not used if a ``system`` is given.
+    system : what to simulate.
+    constraints : see :func:`molecular_system`.
+    temperature, highest_temperature, replicas : of the data and of the hottest replica, K; how many, in geometric progression.
+    environment : for the description: "vacuum", "implicit solvent" or "explicit solvent"; None: taken from the names of the force field.
+    options : of :class:`ReplicaExchange`.
+
+    Raises
+    ------
+    ValueError : a molecule that the force field does not know, impossible temperatures, a file of something else.
+    """
+    if system is None:
+        system = molecular_system(pdb.topology, force_field, constraints=constraints)
+        implicit = any(word in name for name in force_field for word in ("obc", "gbn", "gbvi", "hct", "implicit"))
+        environment = environment or ("implicit solvent" if implicit else "vacuum")
+        description = {"forceField": list(force_field), "environment": environment}
+    else:
+        description = {"forceField": ["a given System"], "environment": environment or "not said"}
+    description |= {"molecule": "-".join(residue.name for residue in pdb.topology.residues()), "constraints": constraints
+                    if system.getNumConstraints() == 0 or constraints != "none" else f"{system.getNumConstraints()} of the given System"}
+    make_dataset(path, system, pdb.positions, frames=frames, seed=seed, progress=progress, description=description,
+                 temperatures=temperature_ladder(temperature, highest_temperature, replicas), **options)
+    if system.getNumConstraints() == 0:
+        add_displaced_forces(path, system, step_size=options.get("step_size", 0.001), seed=seed, progress=progress)
     return Path(path)
 
 

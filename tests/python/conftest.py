@@ -10,6 +10,7 @@ from openmm import unit
 
 import openmmflow
 from openmmflow import model_file
+import harmonic_molecule as harmonic
 from random_flow import conformations, random_flow
 
 MOLAR_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
@@ -50,3 +51,11 @@ def small_model(small_flow) -> openmmflow.FlowModel:
 def small_positions() -> np.ndarray:
     """Conformations (20, 6, 3) within the support of small_model, nm."""
     return conformations(count=20)
+
+
+@pytest.fixture(scope="session")
+def harmonic_molecule(tmp_path_factory):
+    """Four atoms with harmonic bonds between all pairs, and data of them from dynamics: (topology, paths, system)."""
+    system = harmonic.system()
+    path = harmonic.write_dataset(tmp_path_factory.mktemp("data") / "harmonic.h5", *harmonic.simulate(system))
+    return harmonic.topology(), [path], system

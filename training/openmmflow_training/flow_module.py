@@ -13,6 +13,9 @@ from openmmflow import model_file
 from torch import nn
 
 from . import operators
+from .sampling_direction import SamplingDirection
+
+EVALUATIONS = ("log_prob", "log_prob_and_gradient", "to_latent", "to_positions")
 
 
 class FlowModule(nn.Module):
@@ -42,12 +45,13 @@ class FlowModule(nn.Module):
             contents = Path(model).read_bytes()
         operators.check_model(torch.frombuffer(bytearray(contents or b"\0"), dtype=torch.uint8))
         self.architecture, tensors = model_file.unpack(contents)
-        self._density_direction = self._compile()
+        self._compile()
         for name in self._density_direction.tensor_names():
             self._register(name, torch.from_numpy(np.array(tensors[name])))
 
     def _compile(self):
-        return operators.DensityDirection(json.dumps(self.architecture))
+        self._density_direction = operators.DensityDirection(json.dumps(self.architecture))
+        self._sampling_direction = SamplingDirection(self.architecture)
 
     def _register(self, name: str, tensor: torch.Tensor):
         """Put a tensor at the place in a tree of submodules that gives it its name in the state_dict."""
@@ -63,11 +67,11 @@ class FlowModule(nn.Module):
             module.register_buffer(leaf, tensor)
 
     def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name != "_density_direction"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_density_direction", "_sampling_direction")}
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._density_direction = self._compile()
+        self._compile()
 
     @property
     def num_particles(self) -> int:
@@ -79,9 +83,20 @@ class FlowModule(nn.Module):
         """Temperature of the training data, K."""
         return self.architecture["temperature"]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The same as :meth:`log_prob`."""
-        return self.log_prob(x)
+    @property
+    def constraints(self) -> list:
+        """Constraints of the training data: [particle, particle, distance in nm]."""
+        return self.architecture["constraints"]
+
+    def forward(self, x: torch.Tensor, evaluation: str = "log_prob", **options):
+        """The evaluation of that name: log_prob, log_prob_and_gradient, to_latent or to_positions.
+
+        Wrappers such as ``DistributedDataParallel`` see nothing but calls of forward; with this, every loss can go through them:
+        ``parallel(x, "log_prob_and_gradient", create_graph=True)``.
+        """
+        if evaluation not in EVALUATIONS:
+            raise ValueError(f"there is no evaluation {evaluation!r}; there are {', '.join(EVALUATIONS)}")
+        return getattr(self, evaluation)(x, **options)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """ln p of positions of shape (batch, particles, 3) in nm; -inf outside of the support. float64, (batch,)."""
@@ -106,9 +121,24 @@ class FlowModule(nn.Module):
         return (log_prob if create_graph else log_prob.detach()), gradient
 
     def _evaluate(self, x) -> tuple[torch.Tensor, torch.Tensor]:
-        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
-        names = self._density_direction.tensor_names()
-        return self._density_direction.evaluate(torch.as_tensor(x), [tensors[name] for name in names])
+        tensors = self._named_tensors()
+        return self._density_direction.evaluate(torch.as_tensor(x), [tensors[name] for name in self._density_direction.tensor_names()])
+
+    def _named_tensors(self) -> dict[str, torch.Tensor]:
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
+    def to_positions(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sampling direction: positions (batch, particles, 3) in nm and ln p (batch,) of latents (batch, coordinates).
+
+        The inverse of :meth:`to_latent` up to place and orientation, differentiable twice in latents and weights: a loss of the
+        positions of random latents trains the flow by reparametrization. The first frame atom of the Z-matrix is at the origin,
+        the second on the positive x axis, the third in the xy plane.
+        """
+        return self._sampling_direction(latent, self._named_tensors())
+
+    def sample_latents(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Independent latents (count, coordinates) of the base density, float64."""
+        return self._sampling_direction.sample_latents(count, self._named_tensors(), generator)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Copies of the tensors of the model file, by name."""
