@@ -172,7 +172,7 @@ def _read_trajectory(path: Path, topology, system, forces_path, temperature):
             _compare_atoms(path, trajectory.topology, topology)
         else:
             trajectory = mdtraj.load(str(path), top=mdtraj.Topology.from_openmm(topology))
-    except (OSError, TypeError, RuntimeError, ValueError) as error:
+    except (OSError, TypeError, RuntimeError, ValueError, ImportError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as a trajectory of the {topology.getNumAtoms()} atoms of the topology: {error}") from error
     positions = trajectory.xyz.astype(float)
     if forces_path is not None:
