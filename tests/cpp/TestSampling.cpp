@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iostream>
 #include <random>
 #include <vector>
@@ -107,6 +108,14 @@ TEST_P(SamplingTest, SampleDependsOnSeedAndIndexAlone) {
     for (int i = 0; i < 10*size; i++)
         EXPECT_NEAR(many[i], few[i], 1e-9);
     EXPECT_GT(abs(other[0]-few[0]), 1e-9);
+    // Samples 200 to 299, with the gradient of ln p where they are.
+    vector<double> last(100*size), gradient(100*size), expected(100*size), lastLogProb(100);
+    model.sample(100, 3, last.data(), lastLogProb.data(), gradient.data(), 200);
+    for (int i = 0; i < 100*size; i++)
+        EXPECT_NEAR(last[i], many[200*size+i], 1e-9);
+    model.logProbAndGradient(last.data(), 100, lastLogProb.data(), expected.data());
+    EXPECT_EQ(memcmp(gradient.data(), expected.data(), expected.size()*sizeof(double)), 0);
+    EXPECT_THROW(model.sample(1, 3, last.data(), lastLogProb.data(), nullptr, -1), FlowModelError);
     for (int i = 0; i < 300; i++)
         for (int k = 0; k < 3; k++) {
             double mean = 0;

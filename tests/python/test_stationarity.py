@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openmm
 import pytest
 from scipy import stats
 
-from openmmflow import FlowModel, builder, model_file, shipped, stationarity
+from openmmflow import FlowForce, FlowModel, builder, model_file, shipped, stationarity
 from openmmflow.simulate import read_pdb
+from openmmflow.velocities import maxwell_velocities
 from random_flow import MASS
 
 SMALL_MODEL = Path(__file__).parents[1] / "data" / "alanine_dipeptide_small.safetensors"
@@ -106,3 +108,42 @@ def test_bad_input():
         stationarity.Settings(copies=1)
     with pytest.raises(ValueError, match="relaxation < length"):
         stationarity.Settings(length=1.0, relaxation=1.0)
+
+
+def test_other_temperatures(small_model):
+    """At T dynamics samples p^(T_model/T), volume element included: means and spreads of all coordinates, from reweighted samples."""
+    temperature, copies = 450.0, 500
+    z_matrix = small_model.architecture["layers"][0]["zMatrix"]
+    positions, log_prob = small_model.sample(60_000, seed=1)
+    weights = np.exp((small_model.temperature / temperature - 1) * (log_prob - log_prob.min()))
+    random = np.random.default_rng(2)
+    starts = positions[random.choice(len(positions), copies, replace=False, p=weights / weights.sum())]
+    system, force = openmm.System(), FlowForce(small_model)
+    for copy in range(copies):
+        for _ in range(6):
+            system.addParticle(MASS)
+        force.addMolecule(range(6 * copy, 6 * copy + 6))
+    system.addForce(force)
+    integrator = openmm.LangevinMiddleIntegrator(temperature, 20.0, 0.001)
+    integrator.setRandomNumberSeed(5)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
+    context.setPositions(starts.reshape(-1, 3))
+    context.setVelocities(maxwell_velocities(system, temperature, random))
+    reference = builder.internal_coordinates(positions, z_matrix)
+    centre = weights @ reference / weights.sum()
+
+    def observables(coordinates):
+        turn = 2 * np.pi * coordinates[:, 9:]
+        return np.hstack([coordinates[:, :9], (coordinates[:, :9] - centre[:9]) ** 2, np.cos(turn), np.sin(turn)])
+
+    integrator.step(200)
+    means = np.zeros((copies, 24))
+    for _ in range(40):
+        integrator.step(10)
+        x = context.getState(positions=True).getPositions(asNumpy=True)._value.reshape(copies, 6, 3)
+        means += observables(builder.internal_coordinates(x, z_matrix)) / 40
+    at_temperature = stationarity.z_scores(means, observables(reference), weights)
+    at_model = stationarity.z_scores(means, observables(reference))
+    print(f"T = 450 K: largest deviation from p^(T_model/T) {np.abs(at_temperature).max():.1f} standard errors, from p {np.abs(at_model).max():.1f}")
+    assert np.abs(at_temperature).max() < 4.5
+    assert np.abs(at_model).max() > 8
