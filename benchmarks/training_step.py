@@ -49,7 +49,7 @@ class Contestant:
     def __init__(self, flow, evaluate):
         self.evaluate = evaluate
         self.parameters = list(flow.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-6)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-6, fused=True)
         self.seconds, self.losses, self.gradient_norm = [], [], 0.0
 
     def step(self, positions, forces):

@@ -127,6 +127,7 @@ def marginals(positions, samples, z_matrix, topology) -> dict[str, Figure]:
             panel.hist(b, edges, density=True, histtype="step", color=MODEL)
             panel.set_title("-".join(names[atom] for atom in row), fontsize=7)
             panel.tick_params(labelsize=6)
+            panel.locator_params(axis="x", nbins=4)
             panel.set_yticks([])
         for panel in panels[len(rows):]:
             panel.set_axis_off()

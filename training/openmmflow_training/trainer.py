@@ -162,7 +162,7 @@ class Trainer:
         self.symmetries = list(symmetries) if config.symmetric else []
         self.parameters = list(module.parameters())
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate, betas=config.betas,
-                                                      weight_decay=config.weight_decay)
+                                                      weight_decay=config.weight_decay, fused=True)
         self.step = 0
         self.elapsed = 0.0
         self.log_norm = None    # running mean of ln(norm of the gradient)
