@@ -4,7 +4,7 @@
     python examples/coarse_graining.py DATA.h5 -o runs/coarse_graining --minutes 3
 
 DATA.h5 is a data set of `openmmflow dataset`; the training needs the package openmmflow_training. Ten atoms of 22 remain. Writes the model, the run, and
-coarse_graining.png: the map of φ and ψ, and the free energy of ψ, of all atoms' data and of the coarse dynamics.
+coarse_graining.png: the map of φ and ψ, and the free energy of ψ, of all atoms' data, of the coarse dynamics and of samples.
 """
 import argparse
 from pathlib import Path
@@ -30,13 +30,15 @@ def prepare(data: Path, folder: Path) -> tuple[Path, Path, list[int]]:
     return structure, coarse_graining.subset_dataset(data, folder / "heavy_atoms.h5", heavy), heavy
 
 
-def plot(path: Path, all_atoms, coarse):
-    """Both series are (φ, ψ) in radian."""
+def plot(path: Path, all_atoms, coarse, samples):
+    """All series are (φ, ψ) in radian."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     maps = figure.subplots(1, 3)
     for axis, colour, name, (phi, psi) in zip(maps, plots.COLOURS, ("all atoms, data", "heavy atoms, FlowForce"), (all_atoms, coarse)):
         axis.scatter(np.degrees(phi), np.degrees(psi), s=2, color=colour, alpha=0.2, linewidths=0, rasterized=True)
         axis.set(title=f"{name}: {len(phi)} frames", xlabel="φ / °", ylabel="ψ / °", xlim=(-180, 180), ylim=(-180, 180), aspect="equal")
+    names = ("all atoms, data", "heavy atoms, FlowForce", "heavy atoms, samples of the flow")
+    for name, colour, (phi, psi) in zip(names, plots.COLOURS, (all_atoms, coarse, samples)):
         values, centres = coarse_graining.torsion_free_energy(psi)
         maps[2].plot(centres, values, color=colour, label=name)
     maps[2].set(xlabel="ψ / °", ylabel="free energy / k_BT", xlim=(-180, 180))
@@ -73,9 +75,10 @@ def main():
         frames = file["positions"][:]
     torsions, = analysis.backbone_torsions(app.PDBFile(str(structure)).topology)
     coarse = read_positions(options.output / "run" / "trajectory.dcd")
-    series = [tuple(analysis.torsion_angles(x, atoms) for atoms in torsions) for x in (frames, coarse)]
+    samples, _ = model.sample(len(frames), seed=1)
+    series = [tuple(analysis.torsion_angles(x, atoms) for atoms in torsions) for x in (frames, coarse, samples)]
     plot(options.output / "coarse_graining.png", *series)
-    for name, x, (phi, psi) in zip(("data", "dynamics"), (frames, coarse), series):
+    for name, x, (phi, psi) in zip(("data", "dynamics", "samples"), (frames, coarse, samples), series):
         bond = np.linalg.norm(x[:, 1] - x[:, 0], axis=-1)
         extended = np.mean(np.abs(psi) > np.radians(90))
         print(f"{name}: mean of the first bond {bond.mean():.5f} nm (spread {bond.std():.5f}), population of |ψ| > 90° {extended:.3f}, of φ > 0 "

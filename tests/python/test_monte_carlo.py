@@ -3,10 +3,10 @@
 import numpy as np
 import openmm
 import pytest
-from openmm import unit
+from openmm import app, unit
 
 from conftest import MOLAR_GAS_CONSTANT
-from openmmflow import FlowForce, FlowModel, FlowMonteCarlo, model_file
+from openmmflow import FlowForce, FlowModel, FlowMonteCarlo, dataset, model_file, shipped
 from openmmflow.builder import internal_coordinates
 from openmmflow.monte_carlo import make_whole, superposition
 from random_flow import ANGLE, BOND, MASS, random_flow
@@ -250,6 +250,36 @@ def test_rigid_water_around_the_molecule():
         x, v = state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
         assert abs((x[5] - x[4]) @ (v[5] - v[4])) < 1e-4
     assert sum(s.accepted for s in mover.statistics.values()) > 5
+
+
+def test_alanine_dipeptide_in_explicit_water():
+    """Latent steps of the shipped model, which knows no explicit water, at fixed positions of rigid TIP3P, between steps of dynamics."""
+    pdb = dataset.alanine_dipeptide()
+    force_field = app.ForceField("amber99sbildn.xml", "tip3p.xml")
+    solvated = app.Modeller(pdb.topology, pdb.positions)
+    solvated.addSolvent(force_field, boxSize=openmm.Vec3(2.2, 2.2, 2.2) * unit.nanometer)
+    system = force_field.createSystem(solvated.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.9 * unit.nanometer, constraints=None)
+    integrator = openmm.LangevinMiddleIntegrator(300, 5, 0.001)
+    integrator.setRandomNumberSeed(1)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
+    context.setPositions(solvated.positions)
+    openmm.LocalEnergyMinimizer.minimize(context, 10, 50)
+    context.setVelocitiesToTemperature(300, 1)
+    integrator.step(300)
+    mover = FlowMonteCarlo(FlowModel.load(shipped.MODEL), system, [range(22)], independence=0.1, latent_step=0.004)
+    for _ in range(5):
+        integrator.step(20)
+        mover.step(context, 20)
+    latent = mover.statistics["latent"]
+    print(f"{system.getNumParticles()} particles: {latent.accepted} of {latent.attempted} latent steps accepted, {mover.statistics['independence']}")
+    assert latent.outside == 0 and latent.acceptance > 0.3
+    state = context.getState(positions=True, velocities=True, energy=True)
+    x, v = state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+    for constraint in range(0, system.getNumConstraints(), 50):
+        first, second, distance = system.getConstraintParameters(constraint)
+        assert np.linalg.norm(x[first] - x[second]) == pytest.approx(distance._value, abs=1e-4)
+        assert abs((x[first] - x[second]) @ (v[first] - v[second])) < 1e-3
+    assert np.isfinite(state.getPotentialEnergy()._value)
 
 
 def test_superposition_and_whole_molecules():
