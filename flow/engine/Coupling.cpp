@@ -54,26 +54,34 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
     numIntervals = D-numCircles;
 
     // A network owns whole blocks p of the raw parameters (5, D, K) of the file; its rows become (K, blocks, D) here, so that rows of
-    // one block and component are contiguous along D.
-    rawRows.resize(5*K);
+    // one block and component are contiguous along D. The published head makes no use of the steepness on circles (p = 3).
+    const bool constantSteepness = (transformer.head == MixtureHead::Published && numIntervals == 0);
+    rawRows.assign(5*K, -1);
     const int blockLength = D*K;
-    int first = 0;
+    int firstBlock = 0, first = 0;
     for (const vector<DenseLayer>& network : layer.conditioner.networks) {
-        const int numOutputs = static_cast<int>(network.back().bias.values.size());
-        const int firstBlock = first/blockLength, numBlocks = numOutputs/blockLength;
-        vector<int> outputRows(numOutputs);
+        vector<int> blocks(network.back().bias.values.size()/blockLength);
+        iota(blocks.begin(), blocks.end(), firstBlock);
+        firstBlock += static_cast<int>(blocks.size());
+        vector<int> outputRows;
+        const int fileBlock = blocks.front();
+        if (constantSteepness)
+            blocks.erase(remove(blocks.begin(), blocks.end(), 3), blocks.end());
+        if (blocks.empty())
+            continue;
         for (int k = 0; k < K; k++)
-            for (int p = 0; p < numBlocks; p++) {
-                const int row = (k*numBlocks+p)*D;
-                rawRows[5*k+firstBlock+p] = first+row;
+            for (int p : blocks) {
+                rawRows[5*k+p] = first+static_cast<int>(outputRows.size());
                 for (int d = 0; d < D; d++)
-                    outputRows[row+d] = p*blockLength+order[d]*K+k;
+                    outputRows.push_back((p-fileBlock)*blockLength+order[d]*K+k);
             }
         packNetwork(network, first, outputRows);
-        first += numOutputs;
+        first += static_cast<int>(outputRows.size());
     }
-    rawOrder.resize(5*K);
-    iota(rawOrder.begin(), rawOrder.end(), 0);
+    numRawRows = first/D;
+    for (int i = 0; i < 5*K; i++)
+        if (rawRows[i] >= 0)
+            rawOrder.push_back(i);
     sort(rawOrder.begin(), rawOrder.end(), [&](int a, int b) { return rawRows[a] < rawRows[b]; });
     single = layOut(1);
     block = layOut(blockSize());
@@ -86,25 +94,25 @@ PackedMatrix<Real> Coupling<Real>::pack(int rows, int columns, const vector<doub
     const int paddedColumns = (columns+L-1)/L*L;
     AlignedArray<Real> packed(static_cast<size_t>(rows)*paddedColumns);
     Real* next = packed.data();
-    for (int tile = 0; tile < paddedColumns; tile += 4*L) {
-        const int width = min(4*L, paddedColumns-tile);
-        for (int row = 0; row < rows; row++)
-            for (int column = tile; column < tile+width; column++)
-                *next++ = static_cast<Real>(column < columns ? values[static_cast<size_t>(row)*columns+column] : 0.0);
-    }
+    for (int group = 0; group < rows; group += L)
+        for (int tile = 0; tile < paddedColumns; tile += 4*L)
+            for (int row = group; row < min(group+L, rows); row++)
+                for (int column = tile; column < min(tile+4*L, paddedColumns); column++)
+                    *next++ = static_cast<Real>(column < columns ? values[static_cast<size_t>(row)*columns+column] : 0.0);
     weights.push_back(move(packed));
     return {rows, columns, weights.back().data()};
 }
 
-/** @param outputRows  which of the last layer's outputs stands at each place of the raw parameters */
+/** @param outputRows  which of the last layer's outputs stands at each place of the raw parameters; others are left out */
 template <class Real>
 void Coupling<Real>::packNetwork(const vector<DenseLayer>& network, int firstRawRow, const vector<int>& outputRows) {
     layers.emplace_back();
     firstRawRows.push_back(firstRawRow);
     for (const DenseLayer& layer : network) {
-        const int numOutputs = static_cast<int>(layer.weight.shape[0]), numInputs = static_cast<int>(layer.weight.shape[1]);
         const bool last = (&layer == &network.back());
-        vector<double> matrix(layer.weight.values.size());
+        const int numOutputs = static_cast<int>(last ? outputRows.size() : layer.weight.shape[0]);
+        const int numInputs = static_cast<int>(layer.weight.shape[1]);
+        vector<double> matrix(static_cast<size_t>(numInputs)*numOutputs);
         AlignedArray<Real> bias(numOutputs+4*kernels.vectorLength);
         for (int o = 0; o < numOutputs; o++) {
             const int source = (last ? outputRows[o] : o);
@@ -163,12 +171,13 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.minimumFloor = static_cast<Real>(transformer.minimumFloor);
     plan.rawRows = rawRows.data();
     plan.rawOrder = rawOrder.data();
+    plan.numRawRows = numRawRows;
     plan.paddedLength = padded(numIntervals*M)+padded(numCircles*M);
     const size_t E = plan.paddedLength, numFeatures = plain.size()+2*circularFeatures.size();
     plan.features = arena.add(numFeatures*M);
     plan.featureGradient = arena.add(numFeatures*M);
-    plan.raw = arena.add(static_cast<size_t>(5*K)*D*M);
-    plan.rawGradient = arena.add(static_cast<size_t>(5*K)*D*M);
+    plan.raw = arena.add(static_cast<size_t>(numRawRows)*D*M);
+    plan.rawGradient = arena.add(static_cast<size_t>(numRawRows)*D*M);
     plan.hidden = arena.add(widest*M);
     plan.nextHidden = arena.add(widest*M);
     plan.x = arena.add(E);

@@ -45,6 +45,7 @@ private:
     std::vector<int> plain, circularFeatures, transformed, rawRows, rawOrder;
     std::vector<std::vector<PackedLayer<Real>>> layers;       // [network][layer], without offsets
     std::vector<int> firstRawRows;                            // [network]
+    int numRawRows;                                           // blocks of D raw parameters that the transformer reads
     int numIntervals, numCircles;
     SmoothMixtureTransformer transformer;
     ActivationType activation;

@@ -52,12 +52,12 @@ struct Kernels {
         return columnsLeft > 3*L ? 4*L : padded(columnsLeft);
     }
 
-    /** N vectors of columns, M = 1. Two sets of accumulators hide the latency of the multiply-adds. */
+    /** N vectors of columns, M = 1, y = start + tile^T x. Two sets of accumulators hide the latency of the multiply-adds. */
     template <int N>
-    static void multiplyTile(int rows, const Real* tile, const Real* x, Real* y, const Real* bias) {
+    static void multiplyTile(int rows, const Real* tile, const Real* x, Real* y, const Real* start) {
         V even[N], odd[N];
         for (int n = 0; n < N; n++) {
-            even[n] = load(bias+n*L);
+            even[n] = load(start+n*L);
             odd[n] = V(Real(0));
         }
         int row = 0;
@@ -78,54 +78,86 @@ struct Kernels {
             store(y+n*L, even[n]+odd[n]);
     }
 
-    /** C columns of a tile for 2 vectors of molecules. */
-    template <int C>
-    static void multiplyColumns(int rows, int width, const Real* tile, int M, const Real* x, Real* y, const Real* bias) {
-        V sum[C][2];
+    /** C columns, from `column` on, for B vectors of molecules. */
+    template <int C, int B>
+    static void multiplyColumns(const PackedMatrix<Real>& matrix, int tile, int width, int column, const Real* x, Real* y,
+            const Real* bias) {
+        const int M = B*L;
+        V sum[C][B];
         for (int c = 0; c < C; c++)
-            sum[c][0] = sum[c][1] = V(bias[c]);
-        for (int row = 0; row < rows; row++) {
-            const V x0 = load(x), x1 = load(x+L);
-            for (int c = 0; c < C; c++) {
-                const V a(tile[c]);
-                sum[c][0] = xsimd::fma(a, x0, sum[c][0]);
-                sum[c][1] = xsimd::fma(a, x1, sum[c][1]);
+            for (int b = 0; b < B; b++)
+                sum[c][b] = V(bias[column+c]);
+        const std::size_t stride = padded(matrix.columns);
+        for (int group = 0; group < matrix.rows; group += L) {
+            const int rows = rowsOfGroup(matrix, group);
+            const Real* a = matrix.values+group*stride+rows*static_cast<std::size_t>(tile)+(column-tile);
+            for (int row = 0; row < rows; row++) {
+                V v[B];
+                for (int b = 0; b < B; b++)
+                    v[b] = load(x+b*L);
+                for (int c = 0; c < C; c++) {
+                    const V weight(a[c]);
+                    for (int b = 0; b < B; b++)
+                        sum[c][b] = xsimd::fma(weight, v[b], sum[c][b]);
+                }
+                a += width;
+                x += M;
             }
-            tile += width;
-            x += M;
         }
         for (int c = 0; c < C; c++)
-            for (int i = 0; i < 2; i++)
-                store(y+c*M+i*L, sum[c][i]);
+            for (int b = 0; b < B; b++)
+                store(y+(column+c)*static_cast<std::size_t>(M)+b*L, sum[c][b]);
     }
 
-    /** Y = bias + A^T X. For M = 1, X and Y have room for whole vectors. Otherwise M is 2 L. */
-    static void multiply(const PackedMatrix<Real>& matrix, int M, const Real* x, Real* y, const Real* bias) {
-        const int rows = matrix.rows;
+    static int rowsOfGroup(const PackedMatrix<Real>& matrix, int group) {
+        return matrix.rows-group < L ? matrix.rows-group : L;
+    }
+
+    static void multiplySingle(const PackedMatrix<Real>& matrix, const Real* x, Real* y, const Real* bias) {
         const Real* tile = matrix.values;
-        for (int column = 0, width; column < matrix.columns; column += width) {
-            width = tileWidth(matrix.columns-column);
-            const Real* b = bias+column;
-            if (M == 1)
+        const Real* start = bias;
+        for (int group = 0; group < matrix.rows; group += L) {
+            const int rows = rowsOfGroup(matrix, group);
+            for (int column = 0, width; column < matrix.columns; column += width) {
+                width = tileWidth(matrix.columns-column);
                 switch (width/L) {
-                    case 1: multiplyTile<1>(rows, tile, x, y+column, b); break;
-                    case 2: multiplyTile<2>(rows, tile, x, y+column, b); break;
-                    case 3: multiplyTile<3>(rows, tile, x, y+column, b); break;
-                    default: multiplyTile<4>(rows, tile, x, y+column, b); break;
+                    case 1: multiplyTile<1>(rows, tile, x+group, y+column, start+column); break;
+                    case 2: multiplyTile<2>(rows, tile, x+group, y+column, start+column); break;
+                    case 3: multiplyTile<3>(rows, tile, x+group, y+column, start+column); break;
+                    default: multiplyTile<4>(rows, tile, x+group, y+column, start+column); break;
                 }
-            else {
-                const int used = (matrix.columns-column < width ? matrix.columns-column : width);
-                Real* target = y+column*static_cast<std::size_t>(M);
-                int c = 0;
-                for (; c+BLOCK <= used; c += BLOCK)
-                    multiplyColumns<BLOCK>(rows, width, tile+c, M, x, target+c*M, b+c);
-                for (; c+2 <= used; c += 2)
-                    multiplyColumns<2>(rows, width, tile+c, M, x, target+c*M, b+c);
-                if (c < used)
-                    multiplyColumns<1>(rows, width, tile+c, M, x, target+c*M, b+c);
+                tile += rows*static_cast<std::size_t>(width);
             }
-            tile += rows*static_cast<std::size_t>(width);
+            start = y;
         }
+        if (matrix.rows == 0)
+            for (int column = 0; column < matrix.columns; column++)
+                y[column] = bias[column];
+    }
+
+    template <int B>
+    static void multiplyBlock(const PackedMatrix<Real>& matrix, const Real* x, Real* y, const Real* bias) {
+        for (int tile = 0, width; tile < matrix.columns; tile += width) {
+            width = tileWidth(matrix.columns-tile);
+            const int end = (matrix.columns < tile+width ? matrix.columns : tile+width);
+            int column = tile;
+            for (; column+BLOCK <= end; column += BLOCK)
+                multiplyColumns<BLOCK, B>(matrix, tile, width, column, x, y, bias);
+            for (; column+2 <= end; column += 2)
+                multiplyColumns<2, B>(matrix, tile, width, column, x, y, bias);
+            if (column < end)
+                multiplyColumns<1, B>(matrix, tile, width, column, x, y, bias);
+        }
+    }
+
+    /** Y = bias + A^T X. For M = 1, X and Y have room for whole vectors. Otherwise M is L or 2 L. */
+    static void multiply(const PackedMatrix<Real>& matrix, int M, const Real* x, Real* y, const Real* bias) {
+        if (M == 1)
+            multiplySingle(matrix, x, y, bias);
+        else if (M == L)
+            multiplyBlock<1>(matrix, x, y, bias);
+        else
+            multiplyBlock<2>(matrix, x, y, bias);
     }
 
     static Real sumOfLanes(V v) {
@@ -136,74 +168,102 @@ struct Kernels {
 #endif
     }
 
-    /** R rows from `row` on, M = 1. */
+    /** sum[r] += row r times y, element by element, for R rows from `row` on of the group that begins at `values`. */
     template <int R>
-    static void multiplyRows(const PackedMatrix<Real>& matrix, int row, const Real* y, Real* x) {
+    static void multiplyRows(const PackedMatrix<Real>& matrix, const Real* values, int rowsOfGroup, int row, const Real* y, V* sums) {
         V sum[R];
         for (int r = 0; r < R; r++)
             sum[r] = V(Real(0));
-        const Real* tile = matrix.values;
         for (int column = 0, width; column < matrix.columns; column += width) {
             width = tileWidth(matrix.columns-column);
-            const Real* a = tile+row*static_cast<std::size_t>(width);
+            const Real* a = values+row*width;
             for (int i = 0; i < width; i += L) {
                 const V v = load(y+column+i);
                 for (int r = 0; r < R; r++)
                     sum[r] = xsimd::fma(load(a+r*width+i), v, sum[r]);
             }
-            tile += matrix.rows*static_cast<std::size_t>(width);
+            values += rowsOfGroup*static_cast<std::size_t>(width);
         }
         for (int r = 0; r < R; r++)
-            x[row+r] += sumOfLanes(sum[r]);
+            sums[r] = sum[r];
     }
 
-    /** The same for a block of molecules. */
-    template <int R>
-    static void multiplyRowsOfBlock(const PackedMatrix<Real>& matrix, int row, int M, const Real* y, Real* x) {
-        V sum[R][2];
+    static void multiplyTransposedSingle(const PackedMatrix<Real>& matrix, const Real* y, Real* x) {
+        const std::size_t stride = padded(matrix.columns);
+        V sums[L];
+        for (int group = 0; group < matrix.rows; group += L) {
+            const int rows = rowsOfGroup(matrix, group);
+            const Real* values = matrix.values+group*stride;
+            if (rows == L) {
+                multiplyRows<L>(matrix, values, rows, 0, y, sums);
+                store(x+group, load(x+group)+xsimd::haddp(sums));
+                continue;
+            }
+            int row = 0;
+            for (; row+4 <= rows; row += 4)
+                multiplyRows<4>(matrix, values, rows, row, y, sums+row);
+            for (; row < rows; row++)
+                multiplyRows<1>(matrix, values, rows, row, y, sums+row);
+            for (row = 0; row < rows; row++)
+                x[group+row] += sumOfLanes(sums[row]);
+        }
+    }
+
+    /** The same for B vectors of molecules. */
+    template <int R, int B>
+    static void multiplyRowsOfBlock(const PackedMatrix<Real>& matrix, const Real* values, int rowsOfGroup, int row, const Real* y, Real* x) {
+        const int M = B*L;
+        V sum[R][B];
         for (int r = 0; r < R; r++)
-            for (int i = 0; i < 2; i++)
-                sum[r][i] = load(x+(row+r)*M+i*L);
-        const Real* tile = matrix.values;
-        for (int column = 0, width; column < matrix.columns; column += width) {
-            width = tileWidth(matrix.columns-column);
-            const int used = (matrix.columns-column < width ? matrix.columns-column : width);
-            const Real* a = tile+row*static_cast<std::size_t>(width);
+            for (int b = 0; b < B; b++)
+                sum[r][b] = load(x+(row+r)*M+b*L);
+        for (int tile = 0, width; tile < matrix.columns; tile += width) {
+            width = tileWidth(matrix.columns-tile);
+            const int used = (matrix.columns-tile < width ? matrix.columns-tile : width);
+            const Real* a = values+row*width;
             for (int c = 0; c < used; c++) {
-                const V y0 = load(y), y1 = load(y+L);
+                V v[B];
+                for (int b = 0; b < B; b++)
+                    v[b] = load(y+b*L);
                 for (int r = 0; r < R; r++) {
-                    const V v(a[r*width+c]);
-                    sum[r][0] = xsimd::fma(v, y0, sum[r][0]);
-                    sum[r][1] = xsimd::fma(v, y1, sum[r][1]);
+                    const V weight(a[r*width+c]);
+                    for (int b = 0; b < B; b++)
+                        sum[r][b] = xsimd::fma(weight, v[b], sum[r][b]);
                 }
                 y += M;
             }
-            tile += matrix.rows*static_cast<std::size_t>(width);
+            values += rowsOfGroup*static_cast<std::size_t>(width);
         }
         for (int r = 0; r < R; r++)
-            for (int i = 0; i < 2; i++)
-                store(x+(row+r)*M+i*L, sum[r][i]);
+            for (int b = 0; b < B; b++)
+                store(x+(row+r)*M+b*L, sum[r][b]);
     }
 
-    /** X += A Y. For M = 1, Y is finite up to whole vectors. Otherwise M is 2 L. */
+    template <int B>
+    static void multiplyTransposedBlock(const PackedMatrix<Real>& matrix, const Real* y, Real* x) {
+        const std::size_t stride = padded(matrix.columns);
+        for (int group = 0; group < matrix.rows; group += L) {
+            const int rows = rowsOfGroup(matrix, group);
+            const Real* values = matrix.values+group*stride;
+            Real* target = x+group*static_cast<std::size_t>(B*L);
+            int row = 0;
+            for (; row+BLOCK <= rows; row += BLOCK)
+                multiplyRowsOfBlock<BLOCK, B>(matrix, values, rows, row, y, target);
+            for (; row+2 <= rows; row += 2)
+                multiplyRowsOfBlock<2, B>(matrix, values, rows, row, y, target);
+            if (row < rows)
+                multiplyRowsOfBlock<1, B>(matrix, values, rows, row, y, target);
+        }
+    }
+
+    /** X += A Y. For M = 1, Y is finite up to whole vectors. Otherwise M is L or 2 L. */
     static void multiplyTransposed(const PackedMatrix<Real>& matrix, int M, const Real* y, Real* x) {
-        int row = 0;
-        if (M == 1) {
-            for (; row+8 <= matrix.rows; row += 8)
-                multiplyRows<8>(matrix, row, y, x);
-            for (; row+2 <= matrix.rows; row += 2)
-                multiplyRows<2>(matrix, row, y, x);
-            if (row < matrix.rows)
-                multiplyRows<1>(matrix, row, y, x);
-        }
-        else {
-            for (; row+BLOCK <= matrix.rows; row += BLOCK)
-                multiplyRowsOfBlock<BLOCK>(matrix, row, M, y, x);
-            for (; row+2 <= matrix.rows; row += 2)
-                multiplyRowsOfBlock<2>(matrix, row, M, y, x);
-            if (row < matrix.rows)
-                multiplyRowsOfBlock<1>(matrix, row, M, y, x);
-        }
+        if (M == 1)
+            multiplyTransposedSingle(matrix, y, x);
+        else if (M == L)
+            multiplyTransposedBlock<1>(matrix, y, x);
+        else
+            multiplyTransposedBlock<2>(matrix, y, x);
     }
 
     // ---- conditioner ----
@@ -542,7 +602,7 @@ struct Kernels {
             }
         }
         // In ascending order, so that the padding of a row is overwritten by the next row.
-        for (int i = 0; i < 5*K; i++) {
+        for (int i = 0; i < plan.numRawRows; i++) {
             const int row = plan.rawOrder[i];
             Real* target = arena+plan.rawGradient+plan.rawRows[row]*static_cast<std::size_t>(M);
             const Real* valueJacobian = arena+plan.valueJacobian+row*E;
@@ -558,7 +618,7 @@ struct Kernels {
                 }
         }
         // What follows the last row meets weights that are 0, and must be finite for it.
-        store(arena+plan.rawGradient+5*K*(plan.numIntervals+plan.numCircles)*static_cast<std::size_t>(M), V(Real(0)));
+        store(arena+plan.rawGradient+plan.numRawRows*(plan.numIntervals+plan.numCircles)*static_cast<std::size_t>(M), V(Real(0)));
     }
 
     // ---- the coupling ----

@@ -16,7 +16,10 @@ namespace OpenMMFlow {
 
 enum class ActivationType;
 
-/** (rows, columns) in tiles of whole columns: tile by tile [rows][tile width], widths 4 vectors and, last, what is left in whole vectors. */
+/**
+ * (rows, columns), in the order in which products read it in either direction: groups of one vector length of rows, the last with what is
+ * left; a group is tile by tile [rows of the group][tile width], widths 4 vectors and, last, what is left in whole vectors.
+ */
 template <class Real>
 struct PackedMatrix {
     int rows, columns;
@@ -54,10 +57,11 @@ struct CouplingPlan {
     bool published;                     // head
     bool inverse;                       // the closed form is that of the sampling direction
     Real alphaOffset, alphaRange, logSteepnessBound, minimumFloor;
-    /** (K, 5) first row in the raw parameters of block p of component k, p = w, alpha, mu, ln sigma, m. */
+    /** (K, 5) first row in the raw parameters of block p of component k, p = w, alpha, mu, ln sigma, m; -1 if the head does not read it. */
     const int* rawRows;
-    /** The numbers k*5+p in ascending order of rawRows. */
+    /** (numRawRows) those numbers k*5+p that are read, in ascending order of rawRows. */
     const int* rawOrder;
+    int numRawRows;
 
     /** Offsets into the arena for a given M, in Reals. Epad is the padded length of the flat axis. */
     std::size_t features, featureGradient;          // [numPlain + 2 numCircularFeatures][M]
