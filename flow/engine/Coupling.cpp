@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "engine/Coupling.h"
+#include "formulas/Formulas.h"
 
 #include <algorithm>
 #include <cmath>
@@ -53,8 +54,8 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
             [&](int i) { return domains[i] == Domain::Circle; }));
     numIntervals = D-numCircles;
 
-    // A network owns whole blocks p of the raw parameters (5, D, K) of the file; its rows become (K, blocks, D) here, so that rows of
-    // one block and component are contiguous along D. The published head makes no use of the steepness on circles (p = 3).
+    // A network owns whole blocks p of the raw parameters (5, D, K) of the file; its rows become (blocks, K, D) here, so that D is
+    // contiguous and all components of a block follow each other. The published head makes no use of the steepness on circles (p = 3).
     const bool constantSteepness = (transformer.head == MixtureHead::Published && numIntervals == 0);
     rawRows.assign(5*K, -1);
     const int blockLength = D*K;
@@ -69,8 +70,8 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
             blocks.erase(remove(blocks.begin(), blocks.end(), 3), blocks.end());
         if (blocks.empty())
             continue;
-        for (int k = 0; k < K; k++)
-            for (int p : blocks) {
+        for (int p : blocks)
+            for (int k = 0; k < K; k++) {
                 rawRows[5*k+p] = first+static_cast<int>(outputRows.size());
                 for (int d = 0; d < D; d++)
                     outputRows.push_back((p-fileBlock)*blockLength+order[d]*K+k);
@@ -83,7 +84,13 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
         if (rawRows[i] >= 0)
             rawOrder.push_back(i);
     sort(rawOrder.begin(), rawOrder.end(), [&](int a, int b) { return rawRows[a] < rawRows[b]; });
+    for (int k = 0; k < K; k++)
+        priors.resize((k+1)*static_cast<size_t>(D), static_cast<Real>((k+0.5)/K));
+    priors.resize(priors.size()+kernels.vectorLength);
+    circleSteepness = static_cast<Real>(Formulas<double>::headSteepnessOnCircle(-transformer.logSteepnessBound,
+            transformer.logSteepnessBound).value);
     single = layOut(1);
+    half = layOut(blockSize()/2);
     block = layOut(blockSize());
 }
 
@@ -172,6 +179,8 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.rawRows = rawRows.data();
     plan.rawOrder = rawOrder.data();
     plan.numRawRows = numRawRows;
+    plan.priors = priors.data();
+    plan.circleSteepness = circleSteepness;
     plan.paddedLength = padded(numIntervals*M)+padded(numCircles*M);
     const size_t E = plan.paddedLength, numFeatures = plain.size()+2*circularFeatures.size();
     plan.features = arena.add(numFeatures*M);
@@ -189,29 +198,31 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.slopeJacobian = arena.add(5*K*E);
     plan.centreShares = arena.add(K*E);
     plan.scratch = arena.add(K*kernels.scratchSize/sizeof(Real));
+    for (size_t& array : plan.flat)
+        array = arena.add(M == 1 ? K*E : 0);
     layout.arenaSize = arena.size();
     return layout;
 }
 
 template <class Real>
 AlignedArray<Real> Coupling<Real>::createArena(int numMolecules) const {
-    return AlignedArray<Real>((numMolecules == 1 ? single : block).arenaSize);
+    return AlignedArray<Real>(layoutFor(numMolecules).arenaSize);
 }
 
 template <class Real>
 void Coupling<Real>::forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const {
-    kernels.forward((M == 1 ? single : block).plan, M, withGradient, coordinates, logDet, arena, roots);
+    kernels.forward(layoutFor(M).plan, M, withGradient, coordinates, logDet, arena, roots);
 }
 
 template <class Real>
 void Coupling<Real>::backward(int M, double* gradient, Real* arena) const {
-    kernels.backward((M == 1 ? single : block).plan, M, gradient, arena);
+    kernels.backward(layoutFor(M).plan, M, gradient, arena);
 }
 
 template <class Real>
 void Coupling<Real>::sample(int M, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const {
     // The conditioning coordinates are the same on both sides: only the transformer turns round.
-    CouplingPlan<Real> plan = (M == 1 ? single : block).plan;
+    CouplingPlan<Real> plan = layoutFor(M).plan;
     plan.inverse = !plan.inverse;
     for (int m = 0; m < M; m++)
         logDet[m] = -logDet[m];

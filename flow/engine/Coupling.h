@@ -24,10 +24,10 @@ public:
 
     /** The number of molecules that a block holds. */
     static int blockSize();
-    /** Room that kernels need between forward and backward, for 1 or blockSize() molecules. All zero at first. */
+    /** Room that kernels need between forward and backward, for 1, blockSize()/2 or blockSize() molecules. All zero at first. */
     AlignedArray<Real> createArena(int numMolecules) const;
 
-    /** Replace the transformed ones of `coordinates` [n][M] and add ln|det J| to `logDet` [M]; M is 1 or blockSize(). */
+    /** Replace the transformed ones of `coordinates` [n][M] and add ln|det J| to `logDet` [M]; M is one of those three. */
     void forward(int M, bool withGradient, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const;
     /** Turn `gradient` [n][M], dL/d(coordinates after the layer), into that before it, with ln|det J| of the layer added to L. */
     void backward(int M, double* gradient, Real* arena) const;
@@ -46,11 +46,13 @@ private:
     std::vector<std::vector<PackedLayer<Real>>> layers;       // [network][layer], without offsets
     std::vector<int> firstRawRows;                            // [network]
     int numRawRows;                                           // blocks of D raw parameters that the transformer reads
+    std::vector<Real> priors;
+    Real circleSteepness;
     int numIntervals, numCircles;
     SmoothMixtureTransformer transformer;
     ActivationType activation;
 
-    /** For M = 1 and M = blockSize(). */
+    /** For one M. */
     struct Layout {
         std::vector<std::vector<PackedLayer<Real>>> layers;
         std::vector<PackedNetwork<Real>> networks;
@@ -58,7 +60,10 @@ private:
         std::size_t arenaSize;
     };
     Layout layOut(int M) const;
-    Layout single, block;
+    const Layout& layoutFor(int M) const {
+        return M == 1 ? single : (M == blockSize() ? block : half);
+    }
+    Layout single, half, block;
 };
 
 } // namespace OpenMMFlow

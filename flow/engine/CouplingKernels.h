@@ -405,45 +405,44 @@ struct Kernels {
             softmax(2, [&](int k, V share) { store(shares+k*static_cast<std::size_t>(plan.paddedLength), share); });
         softmax(0, [&](int k, V share) { components[k].weight = share; });
         V centre(Real(0));
-        const V offset(plan.alphaOffset), range(plan.alphaRange), bound(plan.logSteepnessBound), floor0(plan.minimumFloor);
         for (int k = 0; k < K; k++) {
             Component& c = components[k];
-            typename F::HeadParameter alpha = F::headLogistic(row(k, 1), offset, range);
-            typename F::HeadParameter floor = F::headLogistic(row(k, 4), floor0, V(Real(1))-floor0);
-            typename F::HeadParameter sigma;
-            const V prior(static_cast<Real>((k+0.5)/K));
-            if (plan.published) {
+            if (plan.published)
                 centre += load(shares+k*static_cast<std::size_t>(plan.paddedLength));
-                c.mu = centre;
-                c.dMu = V(Real(1));
-                if (circular) {
-                    sigma = F::headSteepnessOnCircle(-bound, bound);
-                    sigma.d1 = V(Real(0));
-                }
-                else
-                    sigma = F::headSteepnessOnInterval(row(k, 3), bound, V(Real(1)));
-            }
-            else if (circular) {
-                // Within one turn: x-mu must not lose digits.
-                const V mu = prior+row(k, 2);
-                c.mu = mu-xsimd::floor(mu);
-                c.dMu = V(Real(1));
-                sigma = F::headSteepnessOnCircle(row(k, 3), bound);
-            }
-            else {
-                typename F::HeadParameter mu = F::headCentreOnInterval(row(k, 2), prior);
-                c.mu = mu.value;
-                c.dMu = mu.d1;
-                sigma = F::headSteepnessOnInterval(row(k, 3), bound, V(Real(1))/bound);
-            }
-            c.alpha = alpha.value;
-            c.dAlpha = alpha.d1;
-            c.sigma = sigma.value;
-            c.dSigma = sigma.d1;
-            c.floor = floor.value;
-            c.dFloor = floor.d1;
-            c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
+            const V steepness = (plan.rawRows[5*k+3] < 0 ? V(Real(0)) : row(k, 3));
+            evaluateComponent(plan, circular, row(k, 1), plan.published ? centre : row(k, 2), steepness, row(k, 4),
+                    V(static_cast<Real>((k+0.5)/K)), c);
         }
+    }
+
+    /** All but the weight of a component from its raw parameters; `centre` is the centre itself if the head is the published one. */
+    static void evaluateComponent(const Plan& plan, bool circular, V alpha, V centre, V steepness, V floor, V prior, Component& c) {
+        const V bound(plan.logSteepnessBound), floor0(plan.minimumFloor);
+        const typename F::HeadParameter a = F::headLogistic(alpha, V(plan.alphaOffset), V(plan.alphaRange));
+        const typename F::HeadParameter m = F::headLogistic(floor, floor0, V(Real(1))-floor0);
+        typename F::HeadParameter mu = {centre, V(Real(1))}, sigma;
+        if (plan.published)
+            sigma = (circular ? typename F::HeadParameter{V(plan.circleSteepness), V(Real(0))} :
+                    F::headSteepnessOnInterval(steepness, bound, V(Real(1))));
+        else if (circular) {
+            // Within one turn: x-mu must not lose digits.
+            mu.value = prior+centre;
+            mu.value = mu.value-xsimd::floor(mu.value);
+            sigma = F::headSteepnessOnCircle(steepness, bound);
+        }
+        else {
+            mu = F::headCentreOnInterval(centre, prior);
+            sigma = F::headSteepnessOnInterval(steepness, bound, V(Real(1)/plan.logSteepnessBound));
+        }
+        c.mu = mu.value;
+        c.dMu = mu.d1;
+        c.alpha = a.value;
+        c.dAlpha = a.d1;
+        c.sigma = sigma.value;
+        c.dSigma = sigma.d1;
+        c.floor = m.value;
+        c.dFloor = m.d1;
+        c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
     }
 
     static typename F::MixtureComponent evaluateMixture(const Plan& plan, bool circular, V x, const Component* components) {
@@ -497,6 +496,34 @@ struct Kernels {
         return root;
     }
 
+    /**
+     * F_k of a component at x, and with gradient the derivatives of weight F and weight F' with respect to its raw parameters but the weight's:
+     * one after the other at multiples of `stride`.
+     */
+    static void evaluateAt(const Plan& plan, bool circular, V x, bool withGradient, Component& c, Real* valueJacobian,
+            Real* slopeJacobian, std::size_t stride) {
+        const V u = F::mixtureComponentArgument(x, c.mu, c.sigma, circular);
+        const V winding = F::mixtureComponentWinding(x, c.mu, c.sigma, circular);
+        const typename F::SmoothSigmoid s = F::smoothSigmoid(u, c.alpha, plan.exponent);
+        c.value = F::mixtureComponent(x, c.sigma, c.floor, s, c.ends, winding);
+        if (!withGradient)
+            return;
+        const V one(Real(1)), zero(Real(0));
+        const typename F::MixtureComponentGradient v =
+                F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, one, zero);
+        const typename F::MixtureComponentGradient d =
+                F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, zero, one);
+        const V wAlpha = c.weight*c.dAlpha, wMu = c.weight*c.dMu, wSigma = c.weight*c.dSigma, wFloor = c.weight*c.dFloor;
+        store(valueJacobian+stride, wAlpha*v.alpha);
+        store(slopeJacobian+stride, wAlpha*d.alpha);
+        store(valueJacobian+2*stride, wMu*v.mu);
+        store(slopeJacobian+2*stride, wMu*d.mu);
+        store(valueJacobian+3*stride, wSigma*v.sigma);
+        store(slopeJacobian+3*stride, wSigma*d.sigma);
+        store(valueJacobian+4*stride, wFloor*v.floor);
+        store(slopeJacobian+4*stride, wFloor*d.floor);
+    }
+
     static void mixtureForward(const Plan& plan, int M, bool withGradient, Real* arena, RootFinding& roots) {
         const int K = plan.components;
         const std::size_t E = plan.paddedLength;
@@ -524,31 +551,10 @@ struct Kernels {
                 V value(Real(0)), d1(Real(0)), d2(Real(0));
                 for (int k = 0; k < K; k++) {
                     Component& c = components[k];
-                    const V u = F::mixtureComponentArgument(x, c.mu, c.sigma, circular);
-                    const V winding = F::mixtureComponentWinding(x, c.mu, c.sigma, circular);
-                    const typename F::SmoothSigmoid s = F::smoothSigmoid(u, c.alpha, plan.exponent);
-                    c.value = F::mixtureComponent(x, c.sigma, c.floor, s, c.ends, winding);
+                    evaluateAt(plan, circular, x, withGradient, c, arena+plan.valueJacobian+5*k*E+e, arena+plan.slopeJacobian+5*k*E+e, E);
                     value += c.weight*c.value.value;
                     d1 += c.weight*c.value.d1;
                     d2 += c.weight*c.value.d2;
-                    if (!withGradient)
-                        continue;
-                    const V one(Real(1)), zero(Real(0));
-                    const typename F::MixtureComponentGradient v =
-                            F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, one, zero);
-                    const typename F::MixtureComponentGradient d =
-                            F::mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, zero, one);
-                    Real* valueJacobian = arena+plan.valueJacobian+5*k*E+e;
-                    Real* slopeJacobian = arena+plan.slopeJacobian+5*k*E+e;
-                    const V wAlpha = c.weight*c.dAlpha, wMu = c.weight*c.dMu, wSigma = c.weight*c.dSigma, wFloor = c.weight*c.dFloor;
-                    store(valueJacobian+E, wAlpha*v.alpha);
-                    store(slopeJacobian+E, wAlpha*d.alpha);
-                    store(valueJacobian+2*E, wMu*v.mu);
-                    store(slopeJacobian+2*E, wMu*d.mu);
-                    store(valueJacobian+3*E, wSigma*v.sigma);
-                    store(slopeJacobian+3*E, wSigma*d.sigma);
-                    store(valueJacobian+4*E, wFloor*v.floor);
-                    store(slopeJacobian+4*E, wFloor*d.floor);
                 }
                 const V logSlope = xsimd::log(d1);
                 store(arena+plan.y+e, plan.inverse ? x+turns : value);
@@ -562,6 +568,145 @@ struct Kernels {
                         store(arena+plan.slopeJacobian+5*k*E+e, c.weight*(c.value.d1-d1));
                     }
             }
+    }
+
+    // ---- the same for one molecule: vectors along all components of all coordinates, (K, D), which wastes few lanes ----
+
+    /** If all coordinates are of one kind, and F has its closed form in this direction. */
+    static bool isFlat(const Plan& plan, int M) {
+        return M == 1 && !plan.inverse && (plan.numIntervals == 0 || plan.numCircles == 0);
+    }
+
+    /** Copy a row of D numbers to every component. In ascending order, so that the padding of a row is overwritten by the next. */
+    static void spread(const Plan& plan, const Real* row, Real* flat) {
+        const int D = plan.numIntervals+plan.numCircles;
+        for (int k = 0; k < plan.components; k++)
+            for (int e = 0; e < plan.paddedLength; e += L)
+                store(flat+k*D+e, load(row+e));
+    }
+
+    static V sumOverComponents(const Plan& plan, const Real* flat, int e) {
+        const int D = plan.numIntervals+plan.numCircles;
+        V sum = load(flat+e);
+        for (int k = 1; k < plan.components; k++)
+            sum += load(flat+k*D+e);
+        return sum;
+    }
+
+    static void flatSoftmax(const Plan& plan, const Real* raw, Real* result, Real* row, Real* flat) {
+        const int D = plan.numIntervals+plan.numCircles, length = plan.components*D;
+        for (int e = 0; e < plan.paddedLength; e += L) {
+            V largest = load(raw+e);
+            for (int k = 1; k < plan.components; k++)
+                largest = xsimd::max(largest, load(raw+k*D+e));
+            store(row+e, largest);
+        }
+        spread(plan, row, flat);
+        for (int f = 0; f < length; f += L)
+            store(result+f, xsimd::exp(load(raw+f)-load(flat+f)));
+        for (int e = 0; e < plan.paddedLength; e += L)
+            store(row+e, V(Real(1))/sumOverComponents(plan, result, e));
+        spread(plan, row, flat);
+        for (int f = 0; f < length; f += L)
+            store(result+f, load(result+f)*load(flat+f));
+    }
+
+    static void flatForward(const Plan& plan, bool withGradient, Real* arena) {
+        const int D = plan.numIntervals+plan.numCircles, length = plan.components*D;
+        const std::size_t stride = plan.components*static_cast<std::size_t>(plan.paddedLength);
+        const bool circular = (plan.numIntervals == 0);
+        const auto rawOf = [&](int p) { return arena+plan.raw+plan.rawRows[p]; };
+        Real *weights = arena+plan.flat[0], *centres = arena+plan.flat[1], *x = arena+plan.flat[2], *temporary = arena+plan.flat[3],
+                *values = arena+plan.flat[4], *slopes = arena+plan.flat[5], *curvatures = arena+plan.flat[6];
+        Real* row = arena+plan.y;
+        flatSoftmax(plan, rawOf(0), weights, row, temporary);
+        if (plan.published) {
+            Real* shares = arena+plan.centreShares;
+            flatSoftmax(plan, rawOf(2), shares, row, temporary);
+            for (int e = 0; e < plan.paddedLength; e += L)
+                store(row+e, V(Real(0)));
+            for (int k = 0; k < plan.components; k++)
+                for (int e = 0; e < plan.paddedLength; e += L) {
+                    const V sum = load(row+e)+load(shares+k*D+e);
+                    store(row+e, sum);
+                    store(centres+k*D+e, sum);
+                }
+        }
+        spread(plan, arena+plan.x, x);
+        const Real *alphas = rawOf(1), *centresOrRaw = (plan.published ? centres : rawOf(2)), *floors = rawOf(4);
+        const Real* steepnesses = (plan.rawRows[3] < 0 ? alphas : rawOf(3));
+        Real *valueJacobian = arena+plan.valueJacobian, *slopeJacobian = arena+plan.slopeJacobian;
+        for (int f = 0; f < length; f += L) {
+            Component c;
+            c.weight = load(weights+f);
+            evaluateComponent(plan, circular, load(alphas+f), load(centresOrRaw+f), load(steepnesses+f), load(floors+f),
+                    load(plan.priors+f), c);
+            evaluateAt(plan, circular, load(x+f), withGradient, c, valueJacobian+f, slopeJacobian+f, stride);
+            store(valueJacobian+f, c.weight*c.value.value);
+            store(slopeJacobian+f, c.weight*c.value.d1);
+            store(curvatures+f, c.weight*c.value.d2);
+            store(values+f, c.value.value);
+            store(slopes+f, c.value.d1);
+        }
+        for (int e = 0; e < plan.paddedLength; e += L) {
+            const V d1 = sumOverComponents(plan, slopeJacobian, e);
+            store(arena+plan.y+e, sumOverComponents(plan, valueJacobian, e));
+            store(arena+plan.slope+e, d1);
+            store(arena+plan.curvature+e, sumOverComponents(plan, curvatures, e));
+            store(arena+plan.logDerivative+e, xsimd::log(d1));
+        }
+        if (!withGradient)
+            return;
+        // With respect to the raw weights: w_k (F_k - F)
+        spread(plan, arena+plan.y, x);
+        spread(plan, arena+plan.slope, temporary);
+        for (int f = 0; f < length; f += L) {
+            store(valueJacobian+f, load(weights+f)*(load(values+f)-load(x+f)));
+            store(slopeJacobian+f, load(weights+f)*(load(slopes+f)-load(temporary+f)));
+        }
+    }
+
+    static void flatBackward(const Plan& plan, Real* arena) {
+        const int D = plan.numIntervals+plan.numCircles, K = plan.components, length = K*D;
+        const std::size_t stride = K*static_cast<std::size_t>(plan.paddedLength);
+        const Real *valueJacobian = arena+plan.valueJacobian, *slopeJacobian = arena+plan.slopeJacobian;
+        for (int e = 0; e < plan.paddedLength; e += L) {
+            const V yGradient = load(arena+plan.y+e), d1 = load(arena+plan.slope+e), d2 = load(arena+plan.curvature+e);
+            const V inverse = V(Real(1))/d1;
+            store(arena+plan.x+e, yGradient*d1+d2*inverse);
+            store(arena+plan.logDerivative+e, inverse);
+        }
+        Real *vF = arena+plan.flat[2], *vD = arena+plan.flat[3];
+        spread(plan, arena+plan.y, vF);
+        spread(plan, arena+plan.logDerivative, vD);
+        // Blocks in ascending order, so that the padding of one is overwritten by the next.
+        for (int i = 0; i < plan.numRawRows; i += K) {
+            const int p = plan.rawOrder[i] % 5;
+            Real* target = arena+plan.rawGradient+plan.rawRows[p];
+            for (int f = 0; f < length; f += L)
+                store(target+f, load(vF+f)*load(valueJacobian+p*stride+f)+load(vD+f)*load(slopeJacobian+p*stride+f));
+            if (plan.published && p == 2)
+                centresBackward(plan, arena+plan.centreShares, target, arena+plan.flat[4], arena+plan.flat[5]);
+        }
+        // What follows the last row meets weights that are 0, and must be finite for it.
+        store(arena+plan.rawGradient+plan.numRawRows*static_cast<std::size_t>(D), V(Real(0)));
+    }
+
+    /** mu_k = share_0+...+share_k, share = softmax(raw): from the gradient of the centres, (K, D), to that of the raw parameters, in place. */
+    static void centresBackward(const Plan& plan, const Real* shares, Real* gradient, Real* sums, Real* means) {
+        const int D = plan.numIntervals+plan.numCircles, K = plan.components;
+        for (int d = 0; d < D; d++)
+            sums[d] = means[d] = 0;
+        // Number by number: a row ends within a vector, and the next one is done already.
+        for (int k = K-1; k >= 0; k--)
+            for (int d = 0; d < D; d++) {
+                sums[d] += gradient[k*D+d];
+                gradient[k*D+d] = sums[d];
+                means[d] += sums[d]*shares[k*D+d];
+            }
+        for (int k = 0; k < K; k++)
+            for (int d = 0; d < D; d++)
+                gradient[k*D+d] = shares[k*D+d]*(gradient[k*D+d]-means[d]);
     }
 
     /** dL/dy in `y`; leaves dL/dx in `x` and the raw parameters' gradient in compact rows. L has ln|dy/dx| as a term. */
@@ -639,7 +784,10 @@ struct Kernels {
         computeFeatures(plan, M, coordinates, arena+plan.features);
         networksForward(plan, M, arena);
         forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.x+e] = static_cast<Real>(coordinates[i]); });
-        mixtureForward(plan, M, withGradient, arena, roots);
+        if (isFlat(plan, M))
+            flatForward(plan, withGradient, arena);
+        else
+            mixtureForward(plan, M, withGradient, arena, roots);
         forEachTransformed(plan, M, [&](int i, int e, int m) {
             coordinates[i] = arena[plan.y+e];
             logDet[m] += arena[plan.logDerivative+e];
@@ -648,7 +796,10 @@ struct Kernels {
 
     static void backward(const Plan& plan, int M, double* gradient, Real* arena) {
         forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.y+e] = static_cast<Real>(gradient[i]); });
-        mixtureBackward(plan, M, arena);
+        if (isFlat(plan, M))
+            flatBackward(plan, arena);
+        else
+            mixtureBackward(plan, M, arena);
         networksBackward(plan, M, arena);
         forEachTransformed(plan, M, [&](int i, int e, int) { gradient[i] = arena[plan.x+e]; });
         featuresBackward(plan, M, arena+plan.features, arena+plan.featureGradient, gradient);

@@ -62,6 +62,10 @@ struct CouplingPlan {
     /** (numRawRows) those numbers k*5+p that are read, in ascending order of rawRows. */
     const int* rawOrder;
     int numRawRows;
+    /** (K, D) the centres (k+1/2)/K. */
+    const Real* priors;
+    /** Of the published head, which is constant. */
+    Real circleSteepness;
 
     /** Offsets into the arena for a given M, in Reals. Epad is the padded length of the flat axis. */
     std::size_t features, featureGradient;          // [numPlain + 2 numCircularFeatures][M]
@@ -72,6 +76,7 @@ struct CouplingPlan {
     std::size_t valueJacobian, slopeJacobian;       // [K][5][Epad] of F and F' with respect to raw parameters
     std::size_t centreShares;                       // [K][Epad] the softmax behind the centres of the published head
     std::size_t scratch;                            // K components
+    std::size_t flat[8];                            // [K D] for M = 1
     int paddedLength;                               // Epad
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "engine/Evaluator.h"
 #include "engine/Coupling.h"
+#include "engine/GeometryPlan.h"
 #include "engine/InternalCoordinates.h"
 #include "engine/Marginals.h"
 #include "engine/SupportContinuation.h"
@@ -76,6 +77,7 @@ public:
     virtual ~Implementation() = default;
     virtual Workspace* createWorkspace(long long count) const = 0;
     virtual int getBlockSize() const = 0;
+    virtual int getUnitSize(long long count) const = 0;
     virtual void logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,
             Workspace& workspace) const = 0;
     virtual void continuedPotential(long long count, const double* positions, double lambda, ContinuedPotential* potentials,
@@ -92,7 +94,7 @@ public:
 };
 
 /**
- * All stages for molecules in groups of M, M = 1 or a block. Arrays over a group are [n][M] or [M].
+ * All stages for molecules in groups of M: one, half a block or a block. Arrays over a group are [n][M] or [M].
  */
 template <class Real>
 class Evaluator::Pipeline : public Evaluator::Implementation {
@@ -105,10 +107,16 @@ public:
             continuation(model, margins, logProbLowerBound<Real>(model.getArchitecture(), stages)) {
         for (const CoordinateDistributions& distributions : model.getArchitecture().base)
             base.emplace_back(distributions);
+        internalCoordinates.describe(plan);
+        continuation.describe(plan);
     }
 
     int getBlockSize() const override {
         return Coupling<Real>::blockSize();
+    }
+
+    int getUnitSize(long long count) const override {
+        return count < smallestHalfBlock() ? 1 : (count < 2*getBlockSize() ? getBlockSize()/2 : getBlockSize());
     }
 
     Workspace* createWorkspace(long long count) const override {
@@ -119,13 +127,7 @@ public:
             Workspace& workspace) const override {
         Room& room = static_cast<Room&>(workspace);
         forEachGroup(count, [&](long long first, int used, Group& group) {
-            for (int m = 0; m < used; m++) {
-                InternalCoordinates::State& geometry = group.geometries[m];
-                const double* x = positions+(first+m)*3*numParticles;
-                internalCoordinates.computeBondsAndAngles(x, geometry);
-                internalCoordinates.computeTorsions(x, geometry);
-                enter(group, m, geometry.bondValues.data(), geometry.angleValues.data());
-            }
+            enter(group, positions+first*3*numParticles, used, false);
             forward(group, gradient != nullptr);
             // Outside of the support, or positions that coincide or are not numbers.
             for (int m = 0; m < used; m++)
@@ -138,18 +140,10 @@ public:
             if (gradient == nullptr)
                 return;
             backward(group);
-            for (int m = 0; m < used; m++) {
-                double* g = gradient+(first+m)*3*numParticles;
-                if (!isfinite(group.logProb[m])) {
-                    fill_n(g, 3*numParticles, numeric_limits<double>::quiet_NaN());
-                    continue;
-                }
-                InternalCoordinates::State& geometry = group.geometries[m];
-                leave(group, m, geometry.bondValues.data(), geometry.angleValues.data());
-                fill(geometry.angleCosineGradient.begin(), geometry.angleCosineGradient.end(), 0.0);
-                fill(geometry.torsionAngleCosineGradient.begin(), geometry.torsionAngleCosineGradient.end(), 0.0);
-                internalCoordinates.backward(g, true, geometry);
-            }
+            leave(group, 1.0, gradient+first*3*numParticles, used, false);
+            for (int m = 0; m < used; m++)
+                if (!isfinite(group.logProb[m]))
+                    fill_n(gradient+(first+m)*3*numParticles, 3*numParticles, numeric_limits<double>::quiet_NaN());
         }, room);
     }
 
@@ -158,42 +152,24 @@ public:
         Room& room = static_cast<Room&>(workspace);
         const double ceiling = continuation.getCeiling();
         forEachGroup(count, [&](long long first, int used, Group& group) {
-            bool anyFlow = false;
-            for (int m = 0; m < used; m++) {
-                InternalCoordinates::State& geometry = group.geometries[m];
-                SupportContinuation::State& state = group.continuations[m];
-                const double* x = positions+(first+m)*3*numParticles;
-                internalCoordinates.computeBondsAndAngles(x, geometry);
-                continuation.forward(geometry, state);
-                if (state.chi > 0) {
-                    internalCoordinates.computeTorsions(x, geometry);
-                    enter(group, m, state.bonds.data(), state.angles.data());
-                    anyFlow = true;
-                }
-                else
-                    enterNothing(group, m);
-            }
-            if (anyFlow) {
+            enter(group, positions+first*3*numParticles, used, true);
+            if (any_of(group.chi.begin(), group.chi.begin()+used, [](double chi) { return chi > 0; })) {
                 forward(group, gradient != nullptr);
                 if (gradient != nullptr)
                     backward(group);
             }
             for (int m = 0; m < used; m++) {
-                InternalCoordinates::State& geometry = group.geometries[m];
-                SupportContinuation::State& state = group.continuations[m];
-                const bool flow = (state.chi > 0);
-                const double logProb = (flow ? group.logProb[m] : 0.0);
+                const double chi = group.chi[m];
+                double& logProb = group.logProb[m];
+                if (!(chi > 0))
+                    logProb = 0;
                 // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
-                potentials[first+m].flow = (state.chi == 1 ? -logProb : ceiling-state.chi*(logProb+ceiling));
-                potentials[first+m].wall = state.wall;
-                potentials[first+m].outside = state.outside;
-                if (gradient != nullptr) {
-                    if (flow)
-                        leave(group, m, state.bonds.data(), state.angles.data());
-                    continuation.backward(lambda, flow, logProb, geometry, state);
-                    internalCoordinates.backward(gradient+(first+m)*3*numParticles, flow, geometry);
-                }
+                potentials[first+m].flow = (chi == 1 ? -logProb : ceiling-chi*(logProb+ceiling));
+                potentials[first+m].wall = group.wall[m];
+                potentials[first+m].outside = (group.inside[m] == 0);
             }
+            if (gradient != nullptr)
+                leave(group, lambda, gradient+first*3*numParticles, used, true);
         }, room);
     }
 
@@ -203,22 +179,21 @@ public:
         forEachGroup(count, [&](long long first, int used, Group& group) {
             const int M = group.M;
             fill(group.logProb.begin(), group.logProb.end(), 0.0);
-            for (int m = 0; m < used; m++)
+            for (int m = 0; m < M; m++)
                 for (int i = 0; i < n; i++)
-                    group.coordinates[i*M+m] = latent[(first+m)*n+i];
+                    group.coordinates[i*M+m] = (m < used ? latent[(first+m)*n+i] : 0.5);
             for (const Marginals& distribution : base)
                 distribution.addLogDensity(M, group.coordinates.data(), group.logProb.data());
             for (size_t i = stages.size(); i-- > 0; )
                 if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
-                    coupling->sample(M, group.coordinates.data(), group.logProb.data(), get<CouplingRoom>(group.rooms[i]).data(),
-                            group.roots);
+                    coupling->sample(M, group.coordinates.data(), group.logProb.data(), group.rooms[i].data(), group.roots);
                 else
                     get<Marginals>(stages[i]).sample(M, group.coordinates.data(), group.logProb.data());
             for (int m = 0; m < used; m++) {
                 for (int i = 0; i < n; i++)
                     group.column[i] = group.coordinates[i*M+m];
-                logProb[first+m] = group.logProb[m]+internalCoordinates.place(group.column.data(),
-                        positions+(first+m)*3*numParticles, group.geometries[m]);
+                logProb[first+m] = group.logProb[m]+
+                        internalCoordinates.place(group.column.data(), positions+(first+m)*3*numParticles);
             }
         }, room);
     }
@@ -231,90 +206,103 @@ public:
 
     long long getNumNotConverged(const Workspace& workspace) const override {
         const Room& room = static_cast<const Room&>(workspace);
-        return room.single.roots.notConverged+(room.block == nullptr ? 0 : room.block->roots.notConverged);
+        const Group* groups[] = {&room.single, room.half.get(), room.block.get()};
+        long long sum = 0;
+        for (const Group* group : groups)
+            sum += (group == nullptr ? 0 : group->roots.notConverged);
+        return sum;
     }
 
 private:
-    using CouplingRoom = AlignedArray<Real>;
-
     /** Room for a group of M molecules. */
     struct Group {
-        Group(const Pipeline& pipeline, int M) : M(M), coordinates(pipeline.n*static_cast<size_t>(M), 0.5),
-                gradient(pipeline.n*static_cast<size_t>(M)), logProb(M), column(pipeline.n) {
-            for (int m = 0; m < M; m++) {
-                geometries.push_back(pipeline.internalCoordinates.createState());
-                continuations.push_back(pipeline.continuation.createState());
-            }
+        Group(const Pipeline& pipeline, int M) : M(M), kernels(M == 1 ? scalarGeometryKernels() : selectGeometryKernels()),
+                coordinates(pipeline.n*static_cast<size_t>(M), 0.5), gradient(pipeline.n*static_cast<size_t>(M)), logProb(M),
+                column(pipeline.n), chi(M), wall(M), inside(M) {
+            for (int m = 0; m < M; m += kernels.vectorLength)
+                geometries.emplace_back(kernels.roomSize(pipeline.plan));
             for (const Stage<Real>& stage : pipeline.stages)
-                if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stage))
-                    rooms.emplace_back(coupling->createArena(M));
-                else
-                    rooms.emplace_back(get<Marginals>(stage).createState(M));
+                if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stage)) {
+                    rooms.push_back(coupling->createArena(M));
+                    marginals.emplace_back();
+                }
+                else {
+                    rooms.emplace_back();
+                    marginals.emplace_back(2*get<Marginals>(stage).getCoordinates().size()*M);
+                }
         }
         int M;
-        vector<InternalCoordinates::State> geometries;       // [M]
-        vector<SupportContinuation::State> continuations;    // [M]
+        const GeometryKernels& kernels;
+        vector<AlignedArray<double>> geometries;             // [molecules that enter together]
         vector<double> coordinates;                          // [n][M] at the current layer, the latents at last
         vector<double> gradient;                             // [n][M]
         vector<double> logProb;                              // [M]
         vector<double> column;                               // [n] of one molecule
-        vector<variant<Marginals::State, CouplingRoom>> rooms;    // [stage]
+        vector<double> chi, wall, inside;                    // [M]
+        vector<AlignedArray<Real>> rooms;                    // [stage] of couplings
+        vector<AlignedArray<double>> marginals;              // [stage] of marginals
         RootFinding roots;
     };
 
     struct Room : Workspace {
         Room(const Pipeline& pipeline, long long count) : single(pipeline, 1) {
-            if (pipeline.usesBlocks(count))
+            if (count > pipeline.getBlockSize()/2)
                 block = make_unique<Group>(pipeline, pipeline.getBlockSize());
+            if (count >= pipeline.smallestHalfBlock())
+                half = make_unique<Group>(pipeline, pipeline.getBlockSize()/2);
         }
         Group single;
-        unique_ptr<Group> block;
+        unique_ptr<Group> half, block;
     };
 
-    /** A block costs about as much as half of its molecules one by one. */
-    bool usesBlocks(long long count) const {
-        return 2*count >= getBlockSize();
+    /** Half a block costs about as much as half of its molecules one by one. */
+    int smallestHalfBlock() const {
+        return max(2, getBlockSize()/4);
     }
 
     /** Call work(first molecule, number of molecules, group) for groups that cover `count` molecules; the last may be partly filled. */
     template <class Work>
     void forEachGroup(long long count, Work work, Room& room) const {
         for (long long first = 0; first < count; ) {
-            if (usesBlocks(count-first) && room.block != nullptr) {
-                const int used = static_cast<int>(min<long long>(getBlockSize(), count-first));
-                for (int m = used; m < getBlockSize(); m++)
-                    enterNothing(*room.block, m);
-                work(first, used, *room.block);
-                first += used;
-            }
-            else
-                work(first++, 1, room.single);
+            const long long left = count-first;
+            Group& group = (left > getBlockSize()/2 && room.block != nullptr ? *room.block :
+                    left >= smallestHalfBlock() && room.half != nullptr ? *room.half : room.single);
+            const int used = static_cast<int>(min<long long>(group.M, left));
+            work(first, used, group);
+            first += used;
         }
     }
 
-    /** Put molecule m into the group: its coordinates, and their ln|det J| into logProb. */
-    void enter(Group& group, int m, const double* bonds, const double* angles) const {
-        group.logProb[m] = internalCoordinates.normalize(bonds, angles, group.geometries[m].torsionValues.data(), group.column.data());
-        for (int i = 0; i < n; i++)
-            group.coordinates[i*group.M+m] = group.column[i];
+    /** Molecules to the first coordinates of the group, and ln|det J| into logProb. Lanes without a molecule repeat the last one. */
+    void enter(Group& group, const double* positions, int used, bool continued) const {
+        for (int m = 0; m < group.M; m += group.kernels.vectorLength) {
+            const int first = min(m, used-1);
+            const ContinuationValues values = {&group.chi[m], &group.wall[m], &group.inside[m]};
+            group.kernels.enter(plan, positions+first*static_cast<size_t>(3*numParticles), min(group.kernels.vectorLength, used-first),
+                    group.M, &group.coordinates[m], &group.logProb[m], continued ? &values : nullptr,
+                    group.geometries[m/group.kernels.vectorLength].data());
+        }
     }
 
-    /** Put harmless numbers where there is no molecule. */
-    void enterNothing(Group& group, int m) const {
-        group.logProb[m] = 0;
-        for (int i = 0; i < n; i++)
-            group.coordinates[i*group.M+m] = 0.5;
+    /** The gradient of the group as that of positions (used, numParticles, 3), with the continuation's part if there is one. */
+    void leave(Group& group, double lambda, double* positionGradient, int used, bool continued) const {
+        for (int m = 0; m < used; m += group.kernels.vectorLength) {
+            const ContinuationValues values = {&group.chi[m], &group.wall[m], &group.inside[m]};
+            group.kernels.leave(plan, lambda, &group.logProb[m], &group.gradient[m], min(group.kernels.vectorLength, used-m), group.M,
+                    continued ? &values : nullptr, positionGradient+m*static_cast<size_t>(3*numParticles),
+                    group.geometries[m/group.kernels.vectorLength].data());
+        }
     }
 
     /** All stages after the geometry, and the base density. */
     void forward(Group& group, bool withGradient) const {
         for (size_t i = 0; i < stages.size(); i++)
             if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
-                coupling->forward(group.M, withGradient, group.coordinates.data(), group.logProb.data(),
-                        get<CouplingRoom>(group.rooms[i]).data(), group.roots);
+                coupling->forward(group.M, withGradient, group.coordinates.data(), group.logProb.data(), group.rooms[i].data(),
+                        group.roots);
             else
-                get<Marginals>(stages[i]).forward(group.M, group.coordinates.data(), group.logProb.data(),
-                        get<Marginals::State>(group.rooms[i]));
+                group.kernels.marginalForward(get<Marginals>(stages[i]).plan(), group.M, group.coordinates.data(), group.logProb.data(),
+                        group.marginals[i].data());
         for (const Marginals& distribution : base)
             distribution.addLogDensity(group.M, group.coordinates.data(), group.logProb.data());
     }
@@ -326,18 +314,10 @@ private:
             distribution.addLogDensityGradient(group.M, group.coordinates.data(), group.gradient.data());
         for (size_t i = stages.size(); i-- > 0; )
             if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
-                coupling->backward(group.M, group.gradient.data(), get<CouplingRoom>(group.rooms[i]).data());
+                coupling->backward(group.M, group.gradient.data(), group.rooms[i].data());
             else
-                get<Marginals>(stages[i]).backward(group.M, group.gradient.data(), get<Marginals::State>(group.rooms[i]));
-    }
-
-    /** Take the gradient of molecule m out of the group, as that of its bonds, angles and torsions. */
-    void leave(Group& group, int m, const double* bonds, const double* angles) const {
-        InternalCoordinates::State& geometry = group.geometries[m];
-        for (int i = 0; i < n; i++)
-            group.column[i] = group.gradient[i*group.M+m];
-        internalCoordinates.normalizeBackward(bonds, angles, group.column.data(), geometry.bondGradient.data(),
-                geometry.angleGradient.data(), geometry.torsionGradient.data());
+                group.kernels.marginalBackward(get<Marginals>(stages[i]).plan(), group.M, group.gradient.data(),
+                        group.marginals[i].data());
     }
 
     int n, numParticles;
@@ -345,6 +325,7 @@ private:
     vector<Stage<Real>> stages;
     SupportContinuation continuation;
     vector<Marginals> base;
+    GeometryPlan plan = {};
 };
 
 Evaluator::Evaluator(const FlowModel& model, Precision precision) : Evaluator(model, defaultMargins(model), precision) {
@@ -369,6 +350,10 @@ Evaluator::WorkspacePointer Evaluator::createWorkspace(long long count) const {
 
 int Evaluator::getBlockSize() const {
     return implementation->getBlockSize();
+}
+
+int Evaluator::getUnitSize(long long count) const {
+    return implementation->getUnitSize(count);
 }
 
 void Evaluator::logProb(long long count, const double* positions, double* logProb, double* gradient, double* latent,

@@ -57,6 +57,8 @@ public:
     WorkspacePointer createWorkspace(long long count = 1) const;
     /** Molecules that are evaluated together when there are many; splitting work at its multiples loses nothing. */
     int getBlockSize() const;
+    /** Into calls of how many molecules to split `count` of them that are spread over threads. */
+    int getUnitSize(long long count) const;
 
     /**
      * The true density.

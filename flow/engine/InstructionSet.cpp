@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "engine/CouplingPlan.h"
+#include "engine/GeometryPlan.h"
 #include "model/FlowModelError.h"
 
 #include <cstdlib>
@@ -7,14 +8,17 @@
 
 namespace OpenMMFlow {
 
-// One function for each instruction set that the build compiled CouplingKernels.cpp for.
+// One function for each instruction set that the build compiled CouplingKernels.cpp and GeometryKernels.cpp for.
 template <class Real>
 const CouplingKernels<Real>& baselineKernels();
+const GeometryKernels& baselineGeometryKernels();
 #ifdef OPENMMFLOW_X86
 template <class Real>
 const CouplingKernels<Real>& avx2Kernels();
 template <class Real>
 const CouplingKernels<Real>& avx512Kernels();
+const GeometryKernels& avx2GeometryKernels();
+const GeometryKernels& avx512GeometryKernels();
 #endif
 
 namespace {
@@ -51,18 +55,32 @@ InstructionSet chooseInstructionSet() {
     return wanted < widest ? wanted : widest;
 }
 
+InstructionSet chosenInstructionSet() {
+    // Chosen once: evaluations ask for the size of blocks.
+    static const InstructionSet chosen = chooseInstructionSet();
+    return chosen;
+}
+
 } // namespace
 
 template <class Real>
 const CouplingKernels<Real>& selectCouplingKernels() {
-    // Chosen once: evaluations ask for the size of blocks.
-    static const InstructionSet chosen = chooseInstructionSet();
-    switch (chosen) {
+    switch (chosenInstructionSet()) {
 #ifdef OPENMMFLOW_X86
         case InstructionSet::AVX512: return avx512Kernels<Real>();
         case InstructionSet::AVX2: return avx2Kernels<Real>();
 #endif
         default: return baselineKernels<Real>();
+    }
+}
+
+const GeometryKernels& selectGeometryKernels() {
+    switch (chosenInstructionSet()) {
+#ifdef OPENMMFLOW_X86
+        case InstructionSet::AVX512: return avx512GeometryKernels();
+        case InstructionSet::AVX2: return avx2GeometryKernels();
+#endif
+        default: return baselineGeometryKernels();
     }
 }
 

@@ -30,7 +30,7 @@ Marginals::Marginals(const CoordinateDistributions& source) :
         distribution(source.distribution), coordinates(source.coordinates) {
     for (int i = 0; i < static_cast<int>(coordinates.size()); i++) {
         const double lower = lowerEdge(source, i), upper = upperEdge(source, i);
-        Parameters p = {};
+        MarginalPlan::Parameters p = {};
         if (distribution == Distribution::Uniform) {
             p.lower = lower;
             p.inverseWidth = 1/(upper-lower);
@@ -47,40 +47,19 @@ Marginals::Marginals(const CoordinateDistributions& source) :
     }
 }
 
-Marginals::State Marginals::createState(int M) const {
-    return State(coordinates.size()*M);
+MarginalPlan Marginals::plan() const {
+    return {distribution == Distribution::Uniform, static_cast<int>(coordinates.size()), coordinates.data(), parameters.data()};
 }
 
 F::MarginalValue Marginals::evaluate(int index, double x) const {
-    const Parameters& p = parameters[index];
+    const MarginalPlan::Parameters& p = parameters[index];
     if (distribution == Distribution::Uniform)
         return F::uniformMarginal(x, p.lower, p.inverseWidth, p.logInverseWidth);
     return F::normalMarginal(x, p.mean, p.inverseStd, p.cdfLower, p.inverseMass, p.logNorm);
 }
 
-void Marginals::forward(int M, double* q, double* logDet, State& state) const {
-    for (size_t i = 0; i < coordinates.size(); i++)
-        for (int m = 0; m < M; m++) {
-            double& x = q[coordinates[i]*M+m];
-            F::MarginalValue& value = state[i*M+m];
-            value = evaluate(static_cast<int>(i), x);
-            const bool inside = (value.value >= 0 && value.value <= 1);
-            x = (inside ? value.value : 0.5);
-            logDet[m] += (inside ? value.logDensity : -numeric_limits<double>::infinity());
-        }
-}
-
-void Marginals::backward(int M, double* gradient, const State& state) const {
-    for (size_t i = 0; i < coordinates.size(); i++)
-        for (int m = 0; m < M; m++) {
-            const F::MarginalValue& value = state[i*M+m];
-            double& g = gradient[coordinates[i]*M+m];
-            g = g*exp(value.logDensity)+value.dLogDensity;
-        }
-}
-
 double Marginals::quantile(int index, double p) const {
-    const Parameters& q = parameters[index];
+    const MarginalPlan::Parameters& q = parameters[index];
     if (distribution == Distribution::Uniform)
         return q.lower+p/q.inverseWidth;
     // The tails are infinitely long; no sample lies beyond 37 standard deviations.

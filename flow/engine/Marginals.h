@@ -2,6 +2,7 @@
 #ifndef OPENMMFLOW_MARGINALS_H_
 #define OPENMMFLOW_MARGINALS_H_
 
+#include "engine/GeometryPlan.h"
 #include "formulas/Formulas.h"
 #include "model/Architecture.h"
 
@@ -12,19 +13,9 @@ namespace OpenMMFlow {
 /** Distributions of single coordinates: the layer that maps to [0,1] by their CDFs, and the base density. */
 class Marginals {
 public:
-    using State = std::vector<Formulas<double>::MarginalValue>;    // [coordinates of the distributions][M]
-
     explicit Marginals(const CoordinateDistributions& distributions);
-    /** Room for M molecules. */
-    State createState(int M) const;
-
-    /**
-     * As a layer: replace the coordinates of M molecules, [n][M], by their CDFs and add ln|det J| to `logDet` [M]; -inf if a coordinate
-     * is outside of the support, which then becomes 1/2.
-     */
-    void forward(int M, double* coordinates, double* logDet, State& state) const;
-    /** `gradient` [n][M]: from after to before the layer, with ln|det J| added to L. */
-    void backward(int M, double* gradient, const State& state) const;
+    /** As a layer, for its kernels; valid as long as this object. */
+    MarginalPlan plan() const;
 
     /** The sampling direction: from [0,1] to the coordinates. Adds ln|det J| of the density direction to `logDet` [M]. */
     void sample(int M, double* coordinates, double* logDet) const;
@@ -48,13 +39,9 @@ public:
     }
 
 private:
-    struct Parameters {
-        double lower, inverseWidth, logInverseWidth;                         // uniform
-        double mean, inverseStd, cdfLower, inverseMass, logNorm;             // normal, truncated normal
-    };
     Distribution distribution;
     std::vector<int> coordinates;
-    std::vector<Parameters> parameters;
+    std::vector<MarginalPlan::Parameters> parameters;
 };
 
 } // namespace OpenMMFlow

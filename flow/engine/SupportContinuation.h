@@ -3,8 +3,7 @@
 #define OPENMMFLOW_SUPPORTCONTINUATION_H_
 
 #include "engine/Evaluator.h"
-#include "engine/InternalCoordinates.h"
-#include "formulas/Formulas.h"
+#include "engine/GeometryPlan.h"
 
 #include <vector>
 
@@ -21,39 +20,16 @@ namespace OpenMMFlow {
  */
 class SupportContinuation {
 public:
-    struct State {
-        std::vector<double> bonds, angles;                              // s(b), s(theta)
-        std::vector<Formulas<double>::Continued> saturatedBonds, saturatedAngles;
-        std::vector<Formulas<double>::Continued> chiBonds;              // factor and derivative with respect to the bond
-        std::vector<Formulas<double>::Continued> chiAngles, chiTorsionAngles;    // with respect to the cosine
-        std::vector<Formulas<double>::Continued> wallBonds, wallAngles;
-        double chi, wall;
-        bool outside;                                                   // any coordinate, of its inner support
-    };
-
     SupportContinuation(const FlowModel& model, const SupportMargins& margins, double logProbLowerBound);
-    State createState() const;
+    /** The part of a plan that is about the continuation; valid as long as this object. */
+    void describe(GeometryPlan& plan) const;
     /** c, larger than any -ln p(s(x)). */
     double getCeiling() const {
         return ceiling;
     }
 
-    /** s, chi and W from the bonds and angles of `geometry`. */
-    void forward(const InternalCoordinates::State& geometry, State& state) const;
-    /**
-     * Complete the gradients of `geometry` for lambda*flow + wall.
-     *
-     * @param flow  whether the flow was evaluated; then the bond, angle and torsion gradients of `geometry` hold those of ln p(s)
-     */
-    void backward(double lambda, bool flow, double logProb, InternalCoordinates::State& geometry, const State& state) const;
-
 private:
-    struct Range {
-        double lower, upper, margin;                 // inner support and where s saturates, nm or rad
-        double wallLower, wallUpper;                 // the same edges in the variable of the wall: nm, or cosine
-        double chiLow0, chiLow1, chiHigh0, chiHigh1; // chi falls from 1 to 0 between *1 and *0: nm, or cosine
-    };
-    std::vector<Range> bonds, angles, torsionAngles;
+    std::vector<SupportRange> bonds, angles, torsionAngles;
     double ceiling;
 };
 

@@ -17,7 +17,7 @@ namespace OpenMMFlow {
 
 ReferenceCalcFlowForceKernel::Parameters::Parameters(const FlowForce& force, Precision precision, int numMolecules, int numThreads) :
         evaluator(force.getModel(), force.getMargins(), precision), thermalEnergy(OpenMMFlow::thermalEnergy(force.getTemperature())),
-        unitSize(numMolecules < evaluator.getBlockSize() ? 1 : evaluator.getBlockSize()),
+        unitSize(evaluator.getUnitSize(numMolecules)),
         threads(std::min(numThreads, (numMolecules+unitSize-1)/unitSize)) {
     for (ThreadData& thread : threads) {
         thread.workspace = evaluator.createWorkspace(unitSize);

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_GEOMETRYPLAN_H_
+#define OPENMMFLOW_GEOMETRYPLAN_H_
+
+#include <cstddef>
+
+/**
+ * Internal coordinates, continuation and marginals as their kernels see them: plain pointers and counts, for the same reason as in
+ * CouplingPlan.h. InternalCoordinates, SupportContinuation and Marginals build and own what is pointed to.
+ */
+namespace OpenMMFlow {
+
+/** Where one bond or angle is on its inner support, and how it goes on outside: docs/theory.md, "Outside the support". */
+struct SupportRange {
+    double lower, upper, margin;                 // inner support and where s saturates, nm or rad
+    double wallLower, wallUpper;                 // the same edges in the variable of the wall: nm, or cosine
+    double chiLow0, chiLow1, chiHigh0, chiHigh1; // chi falls from 1 to 0 between *1 and *0: nm, or cosine
+};
+
+struct GeometryPlan {
+    int numParticles;
+    const int* bonds;                   // (P-1, 2) atoms, in coordinate order, as all of the following
+    const int* angles;                  // (P-2, 3)
+    const int* torsions;                // (P-3, 4)
+    bool cartesian;                     // measure
+    double logConstant;                 // the part of ln|det| that does not depend on positions
+    const SupportRange* bondRanges;     // (P-1)
+    const SupportRange* angleRanges;    // (P-2)
+    const SupportRange* torsionAngleRanges;    // (P-3), of the angle jkl; of a range, those of chi alone
+    double ceiling;                     // c
+};
+
+struct MarginalPlan {
+    struct Parameters {
+        double lower, inverseWidth, logInverseWidth;                  // uniform
+        double mean, inverseStd, cdfLower, inverseMass, logNorm;      // normal, truncated normal
+    };
+    bool uniform;
+    int numCoordinates;
+    const int* coordinates;
+    const Parameters* parameters;
+};
+
+/** What the continuation says of M molecules: chi and W of docs/theory.md, and 1 where all coordinates are on their inner support or 0. */
+struct ContinuationValues {
+    double *chi, *wall, *inside;        // (M)
+};
+
+/**
+ * The kernels of one instruction set. They work on as many molecules at once as a vector of doubles has lanes, or on one with scalars.
+ * Arrays over the molecules of a group are [row][M]; pointers are to the first of those molecules that are meant.
+ */
+struct GeometryKernels {
+    /** Molecules that enter and leave together. */
+    int vectorLength;
+    /** Doubles of room for them between enter and leave. */
+    std::size_t (*roomSize)(const GeometryPlan& plan);
+    /**
+     * Positions to the coordinates of the first layer.
+     *
+     * @param positions    (used, numParticles, 3); lanes beyond `used` repeat the last molecule
+     * @param coordinates  out, [3P-6][M]; 1/2 where chi is 0
+     * @param logDet       out, [M], ln|det|
+     * @param values       out, or null: without continuation
+     */
+    void (*enter)(const GeometryPlan& plan, const double* positions, int used, int M, double* coordinates, double* logDet,
+            const ContinuationValues* values, double* room);
+    /**
+     * The gradient with respect to positions, (used, numParticles, 3), of L = l(coordinates) + ln|det|, or with continuation that of
+     * lambda*flow + wall.
+     *
+     * @param gradient  [3P-6][M], dl/d(coordinates)
+     * @param logProb   [M], ln p, and 0 where chi is 0; used with continuation only
+     * @param values    those of enter, or null
+     */
+    void (*leave)(const GeometryPlan& plan, double lambda, const double* logProb, const double* gradient, int used, int M,
+            const ContinuationValues* values, double* positionGradient, double* room);
+    /**
+     * Replace the coordinates [n][M] of a marginal layer by their CDFs and add ln|det J| to `logDet` [M]; -inf if a coordinate is outside of
+     * the support, which then becomes 1/2. All M molecules of the group, M a multiple of vectorLength.
+     *
+     * @param state  out, [2][coordinates of the layer][M], for the way back
+     */
+    void (*marginalForward)(const MarginalPlan& plan, int M, double* coordinates, double* logDet, double* state);
+    /** `gradient` [n][M]: from after to before the layer, with ln|det J| added to L. */
+    void (*marginalBackward)(const MarginalPlan& plan, int M, double* gradient, const double* state);
+};
+
+/** For one molecule at a time. */
+const GeometryKernels& scalarGeometryKernels();
+/** For the widest vectors; the choice is that of selectCouplingKernels. */
+const GeometryKernels& selectGeometryKernels();
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_GEOMETRYPLAN_H_
