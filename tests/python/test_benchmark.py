@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """``openmmflow benchmark`` and the PyTorch implementation that it measures against."""
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import openmmflow
 from openmmflow import command_line, model_file, shipped
-from openmmflow.benchmark import models, speed, systems, targets, timing
+from openmmflow.benchmark import conservation, models, page, scaling, speed, systems, targets, timing
 
 torch = pytest.importorskip("torch", reason="what FlowForce is measured against needs PyTorch")
 
@@ -88,6 +90,53 @@ def test_ratios_and_verdicts():
     assert row["ratio"] == pytest.approx(200) and row["verdict"] == "met"
     row = targets.TARGETS[0]
     assert row.verdict(50.0) == "short by a factor 2.00"
+
+
+def test_one_core():
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system does not tell on which cores a process runs")
+    before = os.sched_getaffinity(0)
+    with timing.one_core() as core:
+        assert os.sched_getaffinity(0) == {core}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_exponents():
+    results = speed.Results(machine={}, models={"60k": {"parameters": 60_000}, "3M": {"parameters": 3_000_000}})
+    for size, seconds in (("60k", 1e-5), ("3M", 5e-4)):
+        results.add("FlowForce CPU", size, 1, 1, "forces", timing.Timing(wall=seconds, cpu=seconds, rounds=1, calls=1))
+    for molecules in (16, 128, 1024):
+        results.add("FlowForce CPU", "60k", molecules, 2, "forces", timing.Timing(1e-6 * molecules**0.9, 1.0, 1, 1))
+    exponents = {row["what"]: row["exponent"] for row in scaling.table(results)}
+    assert exponents == {"FlowForce CPU, one molecule: time ∝ parameters": pytest.approx(1.0),
+                         "FlowForce CPU, 2 threads, 60k: time ∝ molecules": pytest.approx(0.9)}
+
+
+def test_comparison_of_fluctuations():
+    random = np.random.default_rng(1)
+    reference = 0.005 * (1 + 0.3 * random.normal(size=200))
+    same = conservation.compare(reference * (1 + 0.02 * random.normal(size=200)), reference)
+    assert same.verdict.endswith(": met.") and abs(same.ratio - 1) < 4 * same.error < 0.01
+    assert conservation.compare(1.1 * reference, reference).verdict.endswith("NOT met.")
+    assert "not settled" in conservation.compare(random.permutation(reference)[:5], reference[:5]).verdict
+
+
+def test_performance_page_shows_the_files():
+    """The figures of docs/performance.md are those of the JSON files beside it."""
+    path = Path(__file__).parents[2] / "docs" / "performance.md"
+    text = path.read_text(encoding="utf-8")
+    assert len(page.MARK.findall(text)) == len(page.TABLES)
+    assert page.render(text, path.parent / "benchmarks") == text
+    with pytest.raises(ValueError, match="nonsense"):
+        page.render("<!-- figures: nonsense -->\n<!-- end -->\n", path.parent)
+
+
+def test_nve_mode(tmp_path, capsys):
+    assert command_line.main(["benchmark", "--mode", "nve", "--starts", "3", "--picoseconds", "0.1", "-o", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "conservation.json").read_text(encoding="utf-8"))
+    # For a tenth of a picosecond, trajectories are still the same.
+    assert document["comparison"]["ratio"] == pytest.approx(1, abs=0.01)
+    assert "Reference" in capsys.readouterr().out
 
 
 def test_command(tmp_path, capsys):

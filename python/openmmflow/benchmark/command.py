@@ -22,13 +22,13 @@ def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("--molecules", nargs="+", type=int, default=[1, 16, 128, 1024], help="in one System")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="of the CPU platform and of PyTorch")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of each timing")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which no further timings are begun")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which no further timings are begun")
     parser.add_argument("--kernels", type=Path, default=None, help="the program FlowBenchmarks of a build with OPENMMFLOW_BUILD_BENCHMARKS")
     parser.add_argument("--models", type=Path, default=None, help="folder of model files SIZE.safetensors to measure instead of random ones")
     parser.add_argument("--model", type=Path, default=argparse.SUPPRESS, help="of --mode accuracy and nve; the shipped one otherwise")
     parser.add_argument("--frames", type=int, default=10_000, help="of --mode accuracy; a tenth as many near edges of the support")
-    parser.add_argument("--starts", type=int, default=5, help="of --mode nve")
-    parser.add_argument("--picoseconds", type=float, default=100.0, help="of --mode nve")
+    parser.add_argument("--starts", type=int, default=100, help="of --mode nve")
+    parser.add_argument("--picoseconds", type=float, default=2.0, help="of each start of --mode nve")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmark"), help="folder for JSON files and plots")
 
 
@@ -76,21 +76,26 @@ def _accuracy(options):
 
 def _nve(options):
     from .. import FlowModel, atomic
-    from . import conservation, machine, models
+    from . import conservation, machine
+    from .timing import one_core
 
     model = FlowModel.load(_model(options))
-    picoseconds, count = (2.0, 2) if options.quick else (options.picoseconds, options.starts)
-    figures = conservation.compare(model, models.conformations(count, stride=1000), picoseconds=picoseconds)
+    picoseconds, count = (0.5, 10) if options.quick else (options.picoseconds, options.starts)
+    with one_core():
+        figures, comparison = conservation.measure(model, starts=count, picoseconds=picoseconds)
     for platform, figure in figures.items():
         print(f"{platform}: fluctuation {figure.fluctuation:.6f} ± {figure.fluctuation_error:.6f} kJ/mol, |drift| {figure.drift:.1e} "
-              "kJ/mol/ps, per degree of freedom")
-    print(f"fluctuation CPU/Reference: {figures['CPU'].fluctuation / figures['Reference'].fluctuation:.4f}; {count} starts of "
-          f"{picoseconds:g} ps", flush=True)
+              f"kJ/mol/ps, per degree of freedom; {count} starts of {picoseconds:g} ps")
+    print(comparison.verdict, flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
     atomic.write_json(options.output / "conservation.json", {
         "machine": machine.description(), "model": model.checksum, "picoseconds": picoseconds, "starts": count,
-        "figures": {platform: {name: None if value != value else value for name, value in dataclasses.asdict(figure).items()}
-                    for platform, figure in figures.items()}})
+        "figures": {platform: _numbers(figure) for platform, figure in figures.items()}, "comparison": _numbers(comparison)})
+
+
+def _numbers(figure) -> dict:
+    """The fields of a dataclass; None for what is not a number, as JSON wants it."""
+    return {name: None if value != value else value for name, value in dataclasses.asdict(figure).items()}
 
 
 def _model(options) -> Path:

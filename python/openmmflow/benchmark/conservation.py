@@ -10,9 +10,11 @@ from openmm import unit
 from tqdm import tqdm
 
 from .. import analysis
-from . import systems
+from . import models, systems
 
 STEPS_PER_SAMPLE = 5
+LARGEST_DIFFERENCE = 0.05
+"""Of the ratio of fluctuations from 1."""
 
 
 @dataclass(frozen=True)
@@ -24,48 +26,89 @@ class Conservation:
     drift: float
     """kJ/mol/ps"""
     fluctuation_error: float
-    """Standard error of the mean fluctuation, kJ/mol: trajectories on two platforms part within picoseconds."""
+    """Standard error of the mean fluctuation, kJ/mol; NaN for one start."""
 
 
-def compare(model, starts, *, picoseconds: float, threads: int = 1, progress: bool = True) -> dict[str, Conservation]:
-    """NVE dynamics, 1 fs, of one molecule on CPU and Reference; each start is first brought to 300 K in the model's own potential.
+@dataclass(frozen=True)
+class Comparison:
+    """Fluctuations on CPU over those on Reference from the same starts."""
+
+    ratio: float
+    error: float
+    """Standard error of the ratio of means, from the differences of each start; NaN for one start."""
+    verdict: str
+
+
+def measure(model, *, starts: int, picoseconds: float, threads: int = 1,
+            progress: bool = True) -> tuple[dict[str, Conservation], Comparison]:
+    """NVE dynamics, 1 fs, of one molecule on CPU and Reference from the same positions and velocities at 300 K.
+
+    Trajectories on the two platforms part within some picoseconds, by rounding alone. Many starts of a few picoseconds therefore tell
+    far more about a difference of fluctuations than few long runs do: what differs from start to start is common to both platforms.
 
     Parameters
     ----------
     model : a path or a FlowModel.
-    starts : (starts, particles, 3), nm.
+    starts : frames of Langevin dynamics in the model's own potential, 1 ps apart.
     """
     system = systems.flow_system(model)
     degrees = analysis.degrees_of_freedom(system)
-    phase_space = [_equilibrate(system, start, seed) for seed, start in enumerate(starts, start=1)]
-    figures = {}
+    phase_space = _equilibrated(system, starts)
+    values = {platform: [] for platform in ("CPU", "Reference")}
+    for positions, velocities in tqdm(phase_space, desc="NVE", unit="start", disable=not progress):
+        for platform, figures in values.items():
+            figures.append(_energy_conservation(system, platform, positions, velocities, picoseconds, threads, degrees))
+    fluctuations = {platform: np.array([figure.fluctuation for figure in figures]) for platform, figures in values.items()}
+    return {platform: Conservation(
+        fluctuation=float(fluctuations[platform].mean()), drift=float(np.mean([figure.drift for figure in figures])),
+        fluctuation_error=_standard_error(fluctuations[platform])) for platform, figures in values.items()
+    }, compare(fluctuations["CPU"], fluctuations["Reference"])
+
+
+def compare(cpu: np.ndarray, reference: np.ndarray) -> Comparison:
+    """The ratio of the means of paired fluctuations (starts), and whether it is 1 within LARGEST_DIFFERENCE at two standard errors."""
+    ratio = float(cpu.mean() / reference.mean())
+    # The delta method for a ratio of means of pairs.
+    error = _standard_error(cpu - ratio * reference) / float(reference.mean())
+    difference = abs(ratio - 1)
+    if difference + 2 * error <= LARGEST_DIFFERENCE:
+        verdict = "met"
+    elif difference - 2 * error > LARGEST_DIFFERENCE:
+        verdict = "NOT met"
+    else:
+        verdict = "not settled by this many starts"
+    return Comparison(ratio, error, f"Fluctuation on CPU over that on Reference: {ratio:.4f} ± {error:.4f}; "
+                                    f"|ratio - 1| at most {LARGEST_DIFFERENCE:g} at two standard errors: {verdict}.")
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _energy_conservation(system: openmm.System, platform: str, positions, velocities, picoseconds: float, threads: int, degrees: int):
     samples = round(1000 * picoseconds / STEPS_PER_SAMPLE)
-    for platform in ("CPU", "Reference"):
-        values = []
-        for positions, velocities in tqdm(phase_space, desc=platform, unit="start", disable=not progress):
-            context = systems.context(system, platform, positions, threads=threads, integrator=openmm.VerletIntegrator(0.001))
-            context.setVelocities(velocities)
-            times, energies = np.empty(samples), np.empty(samples)
-            for sample in range(samples):
-                context.getIntegrator().step(STEPS_PER_SAMPLE)
-                state = context.getState(energy=True)
-                times[sample] = state.getTime().value_in_unit(unit.picosecond)
-                energies[sample] = (state.getPotentialEnergy() + state.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
-            values.append(analysis.energy_conservation(times, energies, degrees))
-        fluctuations = [value.fluctuation for value in values]
-        figures[platform] = Conservation(
-            fluctuation=float(np.mean(fluctuations)), drift=float(np.mean([value.drift for value in values])),
-            fluctuation_error=float(np.std(fluctuations, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan"))
-    return figures
+    context = systems.context(system, platform, positions, threads=threads, integrator=openmm.VerletIntegrator(0.001))
+    context.setVelocities(velocities)
+    times, energies = np.empty(samples), np.empty(samples)
+    for sample in range(samples):
+        context.getIntegrator().step(STEPS_PER_SAMPLE)
+        state = context.getState(energy=True)
+        times[sample] = state.getTime().value_in_unit(unit.picosecond)
+        energies[sample] = (state.getPotentialEnergy() + state.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
+    return analysis.energy_conservation(times, energies, degrees)
 
 
-def _equilibrate(system: openmm.System, start, seed: int):
-    """Positions (nm) and velocities (nm/ps) after 5 ps of Langevin dynamics."""
+def _equilibrated(system: openmm.System, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions (nm) and velocities (nm/ps) along Langevin dynamics, 5 ps after its beginning and then every picosecond."""
     integrator = openmm.LangevinMiddleIntegrator(systems.TEMPERATURE, 10.0, 0.001)
-    integrator.setRandomNumberSeed(seed)
-    context = systems.context(system, "CPU", start, threads=1, integrator=integrator)
+    integrator.setRandomNumberSeed(1)
+    context = systems.context(system, "CPU", models.conformations(1, stride=1000), threads=1, integrator=integrator)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 100)
-    context.setVelocitiesToTemperature(systems.TEMPERATURE, seed)
+    context.setVelocitiesToTemperature(systems.TEMPERATURE, 1)
     integrator.step(5000)
-    state = context.getState(positions=True, velocities=True)
-    return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+    frames = []
+    for _ in range(count):
+        state = context.getState(positions=True, velocities=True)
+        frames.append((state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value))
+        integrator.step(1000)
+    return frames

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from ..plots import COLOURS
+from . import scaling
 from .speed import Results
 
 MARKERS = "osD^v"
@@ -12,28 +13,21 @@ MARKERS = "osD^v"
 
 def parameters(results: Results) -> Figure:
     """Energy and forces of one molecule on one thread, against the parameters of the model."""
-    series = {}
-    for timing in results.timings:
-        if timing["quantity"] == "forces" and timing["molecules"] == timing["threads"] == 1:
-            series.setdefault(timing["potential"], []).append((results.models[timing["size"]]["parameters"], 1e6 * timing["cpu"]))
-    return _figure(series, "parameters", "energy and forces of one molecule, µs of one processor")
+    return _figure(scaling.by_parameters(results), "parameters", "energy and forces of one molecule, µs of one processor")
 
 
 def molecules(results: Results, size: str) -> Figure:
     """Energy and forces of many molecules in one System, against their number, for each number of threads."""
-    series = {}
-    for timing in results.timings:
-        if timing["quantity"] == "forces" and timing["size"] == size and timing["potential"] in ("FlowForce CPU", "PyTorch eager"):
-            name = f"{timing['potential']}, {timing['threads']} thread{'s' if timing['threads'] > 1 else ''}"
-            series.setdefault(name, []).append((timing["molecules"], 1e6 * timing["wall"]))
-    return _figure(series, "molecules in the System", f"energy and forces, {size} parameters, µs")
+    return _figure(scaling.by_molecules(results, size), "molecules in the System", f"energy and forces, {size} parameters, µs")
 
 
 def _figure(series: dict[str, list[tuple[float, float]]], x: str, y: str) -> Figure:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axis = figure.subplots()
     for index, (name, points) in enumerate(series.items()):
-        axis.loglog(*zip(*sorted(points)), label=name, marker=MARKERS[index % len(MARKERS)], markersize=4,
+        exponent = scaling.exponent(points)
+        label = name if exponent is None else f"{name} (exponent {exponent:.2f})"
+        axis.loglog(*zip(*sorted(points)), label=label, marker=MARKERS[index % len(MARKERS)], markersize=4,
                     color=COLOURS[index % len(COLOURS)], linestyle="-" if index < len(COLOURS) else "--", linewidth=1)
     first = min((point for points in series.values() for point in points), key=lambda point: (point[1], point[0]), default=None)
     if first is not None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from .. import atomic
 from ..plots import save
-from . import plots, targets
+from . import plots, scaling, targets
 from .speed import Results
 
 
 def text(results: Results) -> str:
-    """All timings, then the ratios that are demanded."""
+    """All timings, then the ratios that are demanded, then how cost grows."""
     lines = []
     versions = ", ".join(f"{name} {version}" for name, version in results.machine["versions"].items())
     lines.append(f"{results.machine['processor']}, {results.machine['cores']} cores, load {results.machine['loadAverage'][0]:.1f}; {versions}")
@@ -32,6 +32,10 @@ def text(results: Results) -> str:
     if rows:
         lines.append(f"\n{'ratio':<72}{'measured':>9}{'demanded':>15}")
         lines += [f"{row['what']:<72}{row['ratio']:>9.2f}{row['demanded']:>10}{row['bound']:>5g}  {row['verdict']}" for row in rows]
+    exponents = scaling.table(results)
+    if exponents:
+        lines.append(f"\n{'growth':<72}{'exponent':>9}")
+        lines += [f"{row['what']:<72}{row['exponent']:>9.2f}" for row in exponents]
     lines += [f"note: {note}" for note in results.notes]
     return "\n".join(lines)
 
@@ -39,7 +43,8 @@ def text(results: Results) -> str:
 def write(results: Results, folder: Path):
     """benchmark.json, and the plots that the results allow."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / "benchmark.json", {**dataclasses.asdict(results), "targets": targets.table(results)})
+    atomic.write_json(folder / "benchmark.json", {**dataclasses.asdict(results), "targets": targets.table(results),
+                                                "exponents": scaling.table(results)})
     if any(timing["molecules"] == 1 for timing in results.timings):
         save(plots.parameters(results), folder / "parameters.png")
     size = "314k" if "314k" in results.models else next(iter(results.models), None)

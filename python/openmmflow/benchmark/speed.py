@@ -2,6 +2,7 @@
 """What is timed against what: FlowForce, PyTorch through PythonForce, the force field, and the floor."""
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from . import kernels, machine, models, systems
-from .timing import Timing, interleaved
+from .timing import Timing, interleaved, one_core
 
 STEPS = 20
 """Of dynamics in one call that is timed. Each call begins at the same state, so that all see the same dynamics."""
@@ -38,14 +39,17 @@ class Options:
     potentials: set[str] = field(default_factory=lambda: {"reference", "eager", "compiled", "forcefield", "roots", "kernels"})
     compiled_sizes: list[str] = field(default_factory=lambda: ["758k"])
     seconds: float = 1.0
-    limit: float = 1800.0
+    limit: float = 600.0
     kernels: Path | None = None
     models: Path | None = None
 
 
 @dataclass
 class Results:
-    """All timings of a run and where they are from: what the JSON file holds."""
+    """All timings of a run and where they are from: what the JSON file holds.
+
+    Those of one thread are taken with all of the process on one core (:func:`timing.one_core`), PyTorch's and the force field's alike.
+    """
 
     machine: dict
     models: dict[str, dict] = field(default_factory=dict)
@@ -80,27 +84,38 @@ def measure(options: Options, say=print) -> Results:
             path, what = models.make(size, Path(folder), options.models)
             results.models[size] = {"what": what, "parameters": _num_parameters(path)}
             if options.kernels is not None and "kernels" in options.potentials:
-                _measure_kernels(results, size, path, options)
+                with one_core():
+                    _measure_kernels(results, size, path, options)
+            compiled = None
+            if have_torch and "compiled" in options.potentials and size in options.compiled_sizes and 1 in options.molecules:
+                import torch
+
+                torch.set_num_threads(1)
+                begin_compiling = time.monotonic()
+                compiled = systems.torch_flow(path, compile_for=frames[:1])
+                say(f"{time.monotonic() - begin:6.0f} s  {size}: torch.compile took {time.monotonic() - begin_compiling:.0f} s")
             # Two threads are compared where there is work for both.
             for molecules, threads in ((m, t) for m in options.molecules for t in options.threads):
                 if time.monotonic() - begin > options.limit:
                     results.notes.append(f"the time limit of {options.limit:g} s was reached: "
                                          f"{size} with {molecules} molecules and {threads} threads, and what comes after, is missing")
                     return results
-                tasks = dict(_tasks(size, path, molecules, threads, frames, options, have_torch))
-                for quantity in ("forces", "step"):
-                    calls = {name: by_quantity[quantity] for name, by_quantity in tasks.items() if quantity in by_quantity}
-                    for name, timing in interleaved(calls, seconds=options.seconds).items():
-                        if quantity == "step":
-                            timing = Timing(timing.wall / STEPS, timing.cpu / STEPS, timing.rounds, timing.calls * STEPS)
-                        results.add(name, size, molecules, threads, quantity, timing)
+                with one_core() if threads == 1 else contextlib.nullcontext():
+                    # Here, because the threads of a Context stay where they were made.
+                    tasks = dict(_tasks(size, path, molecules, threads, frames, options, have_torch, compiled))
+                    for quantity in ("forces", "step"):
+                        calls = {name: by_quantity[quantity] for name, by_quantity in tasks.items() if quantity in by_quantity}
+                        for name, timing in interleaved(calls, seconds=options.seconds).items():
+                            if quantity == "step":
+                                timing = Timing(timing.wall / STEPS, timing.cpu / STEPS, timing.rounds, timing.calls * STEPS)
+                            results.add(name, size, molecules, threads, quantity, timing)
                 say(f"{time.monotonic() - begin:6.0f} s  {size}, {molecules} molecules, {threads} threads: " + ", ".join(
                     f"{name} {1e6 * results.find(name, size, molecules, threads, 'forces')['wall']:.0f} µs" for name in tasks))
     return results
 
 
 def _tasks(size: str, path: Path, molecules: int, threads: int, frames, options: Options,
-           have_torch: bool) -> Iterable[tuple[str, dict]]:
+           have_torch: bool, compiled) -> Iterable[tuple[str, dict]]:
     """(potential, {quantity: a call that takes it}) of all potentials that are compared in one group."""
     positions = np.resize(frames, (molecules, *frames.shape[1:]))
     single = molecules == 1 and threads == 1
@@ -127,9 +142,9 @@ def _tasks(size: str, path: Path, molecules: int, threads: int, frames, options:
         if "eager" in options.potentials:
             yield "PyTorch eager", calls(
                 systems.context(systems.torch_system(path, molecules), "CPU", positions, threads=threads), single)
-        if "compiled" in options.potentials and single and size in options.compiled_sizes:
+        if compiled is not None and single:
             yield "PyTorch compiled", calls(
-                systems.context(systems.torch_system(path, molecules, compiled=True), "CPU", positions, threads=threads))
+                systems.context(systems.torch_system(path, molecules, flow=compiled), "CPU", positions, threads=threads))
     if "forcefield" in options.potentials and molecules == 1:
         for platform in ("CPU", "Reference"):
             yield f"force field {platform}", calls(

@@ -34,19 +34,45 @@ def flow_system(model, count: int = 1) -> openmm.System:
     return system
 
 
-def torch_system(model, count: int = 1, *, compiled: bool = False) -> openmm.System:
-    """The same molecules in openmm.PythonForce around PyTorch, all in one batch. Needs torch.
+def torch_flow(model, *, compile_for=None):
+    """The same flow in PyTorch. Needs torch.
 
-    FlowForce's continuation outside of the support is left out, as someone who writes this for a simulation might do.
+    Parameters
+    ----------
+    model : a path.
+    compile_for : positions (molecules, particles, 3); with them the flow is compiled by torch.compile, which takes minutes.
     """
     import torch
 
     from .torch_flow import TorchFlow
 
-    architecture, tensors = model_file.read(model)
-    flow = TorchFlow(architecture, tensors)
-    if compiled:
-        flow = torch.compile(flow, dynamic=False)
+    flow = TorchFlow(*model_file.read(model))
+    if compile_for is None:
+        return flow
+    flow = torch.compile(flow, dynamic=False)
+    # Twice: the first call compiles.
+    for _ in range(2):
+        x = torch.tensor(np.asarray(compile_for), dtype=torch.float32, requires_grad=True)
+        torch.autograd.grad(flow(x).sum(), x)
+    return flow
+
+
+def torch_system(model, count: int = 1, *, flow=None) -> openmm.System:
+    """The same molecules in openmm.PythonForce around PyTorch, all in one batch. Needs torch.
+
+    FlowForce's continuation outside of the support is left out, as someone who writes this for a simulation might do.
+
+    Parameters
+    ----------
+    model : a path.
+    count : molecules.
+    flow : what :func:`torch_flow` made of the model; made here if there is none.
+    """
+    import torch
+
+    if flow is None:
+        flow = torch_flow(model)
+    architecture, _ = model_file.read(model)
     thermal_energy = dataset.MOLAR_GAS_CONSTANT * architecture["temperature"]
     shape = (count, architecture["numParticles"], 3)
 
