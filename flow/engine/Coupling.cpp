@@ -186,7 +186,7 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.features = arena.add(numFeatures*M);
     plan.featureGradient = arena.add(numFeatures*M);
     plan.raw = arena.add(static_cast<size_t>(numRawRows)*D*M);
-    plan.rawGradient = arena.add(static_cast<size_t>(numRawRows)*D*M);
+    plan.rawGradient = plan.raw;    // which is not read again on the way back
     plan.hidden = arena.add(widest*M);
     plan.nextHidden = arena.add(widest*M);
     plan.x = arena.add(E);

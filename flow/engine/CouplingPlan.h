@@ -69,7 +69,7 @@ struct CouplingPlan {
 
     /** Offsets into the arena for a given M, in Reals. Epad is the padded length of the flat axis. */
     std::size_t features, featureGradient;          // [numPlain + 2 numCircularFeatures][M]
-    std::size_t raw, rawGradient;                   // [5 K D][M]
+    std::size_t raw, rawGradient;                   // [numRawRows D][M]
     std::size_t hidden, nextHidden;                 // [widest hidden layer][M]
     std::size_t x, y, logDerivative;                // [Epad]; in backward y holds dL/dy
     std::size_t slope, curvature;                   // [Epad] F' and F'' of the mixture at its argument

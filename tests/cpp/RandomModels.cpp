@@ -239,7 +239,7 @@ private:
             const int numHidden = (conditionedOn.empty() ? 0 : options.numHiddenLayers.value_or(integer(0, 3)));
             vector<int> widths = {numFeatures};
             for (int m = 0; m < numHidden; m++)
-                widths.push_back(integer(3, 12));
+                widths.push_back(options.hiddenWidth.value_or(integer(3, 12)));
             networks.push_back(vector<int>(widths.begin()+1, widths.end()));
             widths.push_back((cuts[n+1]-cuts[n])*blockLength);
             for (size_t m = 0; m+1 < widths.size(); m++) {

@@ -29,6 +29,7 @@ struct RandomModelOptions {
     std::optional<ActivationType> activation;
     std::optional<int> numNetworks;                 // 1 to 5; otherwise 1 or 3
     std::optional<int> numHiddenLayers;             // otherwise 0 to 3
+    std::optional<int> hiddenWidth;                 // otherwise 3 to 12
 };
 
 /** A model as plain data, for tests that spoil it. */

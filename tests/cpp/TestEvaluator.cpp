@@ -152,6 +152,45 @@ TEST_P(EvaluatorTest, SinglePrecisionIsCloseToDouble) {
     EXPECT_LT(sqrt(sum/norm), 1e-3);
 }
 
+TEST_P(EvaluatorTest, NetworksOfEveryWidthAreEvaluatedRightly) {
+    // Matrices of whole vectors and tiles, and of what does not fill them, for one molecule, half blocks and blocks.
+    RandomModelOptions options;
+    options.numHiddenLayers = 2;
+    options.hiddenWidth = array{16, 37, 64, 71, 130}[GetParam() % 5];
+    RandomFlow exact(GetParam(), options), fast(GetParam(), options, Precision::Single, 1000);
+    const int count = 2*fast.evaluator.getBlockSize();
+    const vector<double> x = exact.conformations(count);
+    vector<double> expected(x.size());
+    for (int m = 0; m < count; m++)
+        exact.evaluator.logProb(&x[m*exact.size], &expected[m*exact.size], nullptr, *exact.workspace);
+    // Double precision against differences along a random direction.
+    normal_distribution<double> normal;
+    vector<double> direction(exact.size);
+    for (double& d : direction)
+        d = normal(exact.random);
+    double slope = 0;
+    for (int i = 0; i < exact.size; i++)
+        slope += expected[i]*direction[i];
+    const auto at = [&](double h) {
+        vector<double> moved(x.begin(), x.begin()+exact.size);
+        for (int i = 0; i < exact.size; i++)
+            moved[i] += h*direction[i];
+        return exact.evaluator.logProb(moved.data(), nullptr, nullptr, *exact.workspace);
+    };
+    const double h = 1e-6, numeric = (8*(at(h)-at(-h))-(at(2*h)-at(-2*h)))/(12*h);
+    EXPECT_NEAR(slope, numeric, 1e-5*(abs(slope)+rootMeanSquare(expected)));
+    for (int group : {1, fast.evaluator.getBlockSize()/2, fast.evaluator.getBlockSize()}) {
+        vector<double> logProb(count), gradient(x.size()), error(x.size());
+        for (int m = 0; m < count; m += group)
+            fast.evaluator.logProb(group, &x[m*exact.size], &logProb[m], &gradient[m*exact.size], nullptr, *fast.workspace);
+        for (size_t i = 0; i < x.size(); i++)
+            error[i] = gradient[i]-expected[i];
+        const double relative = rootMeanSquare(error)/rootMeanSquare(expected);
+        cout << "groups of " << group << ", gradient error relative to its RMS: " << relative << endl;
+        EXPECT_LT(relative, 1e-4);
+    }
+}
+
 TEST_P(EvaluatorTest, IsFiniteAndConservativeForGarbage) {
     RandomFlow flow(GetParam());
     uniform_real_distribution<double> box(0, 0.5);

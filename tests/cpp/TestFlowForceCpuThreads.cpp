@@ -24,9 +24,9 @@ protected:
         cpu.setPropertyDefaultValue("Threads", previousThreads);
     }
 
-    FlowForce* makeForce(const FlowModel& model) const {
+    FlowForce* makeForce(const FlowModel& model, int count = numMolecules) const {
         auto* force = new FlowForce(model);
-        for (int m = 0; m < numMolecules; m++) {
+        for (int m = 0; m < count; m++) {
             std::vector<int> particles;
             for (int i = 0; i < model.getNumParticles(); i++)
                 particles.push_back(m*model.getNumParticles()+i);
@@ -57,6 +57,22 @@ TEST_P(FlowForceCpuThreads, RepeatBitwise) {
             EXPECT_EQ(simulation->energy(), energy);
             EXPECT_EQ(simulation->forces(), forces);
         }
+}
+
+TEST_P(FlowForceCpuThreads, DoNotChangeResults) {
+    // Molecules one by one, in half blocks and in blocks.
+    for (int count : {3, 20, numMolecules}) {
+        const std::vector<Vec3> some(positions.begin(), positions.begin()+count*model.getNumParticles());
+        Simulation simulation(cpu, makeForce(model, count), some);
+        cpu.setPropertyDefaultValue("Threads", "1");
+        Simulation alone(cpu, makeForce(model, count), some);
+        cpu.setPropertyDefaultValue("Threads", std::to_string(std::get<0>(GetParam())));
+        EXPECT_EQ(simulation.energy(), alone.energy());
+        EXPECT_EQ(simulation.forces(), alone.forces());
+        Simulation reference(testPlatform("Reference"), makeForce(model, count), some);
+        const std::vector<Vec3> expected = reference.forces();
+        EXPECT_LE(maximumDifference(simulation.forces(), expected), 1e-3*rootMeanSquare(expected));
+    }
 }
 
 TEST_P(FlowForceCpuThreads, AgreeWithReference) {
