@@ -5,8 +5,8 @@
 
 Both compute -ln p and the mean squared error of d ln p/dx for the same conformations, differentiate the weighted sum with respect to all weights,
 and let Adam take a step. They are timed in turns, in processor time; medians are compared. The model is the published flow (314,456
-parameters) if OPENMMFLOW_SHARED_DATA names the folder of its checkpoint, otherwise one of its size with random weights. Both must agree on loss and gradient, or
-the program fails.
+parameters) if OPENMMFLOW_SHARED_DATA names the folder of its checkpoint, otherwise one of its size with random weights. Both must agree on
+loss and gradient, or the program fails.
 """
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Contestant:
         start = time.process_time()
         log_prob, gradient = self.evaluate(positions)
         loss = -log_prob.mean() + FORCE_WEIGHT * (gradient - forces).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
+        for parameter, value in zip(self.parameters, torch.autograd.grad(loss, self.parameters)):
+            parameter.grad = value
         self.optimizer.step()
         self.seconds.append(time.process_time() - start)
         self.losses.append(loss.item())

@@ -27,8 +27,8 @@ FILES = ("topology", "data", "output", "system", "forces", "temperature", "force
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="openmmflow train", description="Train a smooth flow on data sets of `openmmflow dataset` or other trajectories.",
-        epilog="All of it can stand in a TOML file, under the names of the options with _ for - (data for DATA, output); paths there are relative to it, "
-               "the shape of the flow is in its table [flow], and options of the command line come first.")
+        epilog="All of it can stand in a TOML file, under the names of the options with _ for - (data for DATA, output); paths there are "
+               "relative to it, the shape of the flow is in its table [flow], and options of the command line come first.")
     parser.add_argument("topology", nargs="?", help="the molecules with their bonds: PDB, PDBx/mmCIF, prmtop, PSF, MOL2")
     parser.add_argument("data", nargs="*", help="HDF5 files of `openmmflow dataset`, or trajectories")
     parser.add_argument("-c", "--config", type=Path, help="TOML file")

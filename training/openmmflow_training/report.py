@@ -67,7 +67,8 @@ def curves(log) -> Figure:
     """Losses over the steps of a log of the trainer, of training (running means) and of held-out frames."""
     records = [json.loads(line) for line in Path(log).read_text().splitlines()]
     records = [record for record in records if "validation" in record]
-    labels = {"nll": "-ln p / k_BT", "force_rmse": "force RMSE / (k_BT/nm)", "roughness": "roughness / (k_BT/nm)", "reverse_kl": "reverse KL + constant / k_BT"}
+    labels = {"nll": "-ln p / k_BT", "force_rmse": "force RMSE / (k_BT/nm)", "roughness": "roughness / (k_BT/nm)",
+              "reverse_kl": "reverse KL + constant / k_BT"}
     present = [key for key in labels if any(key in record[part] for record in records for part in ("training", "validation"))]
     figure = Figure(figsize=(4.4 * max(2, len(present)), 3.6), layout="constrained")
     panels = figure.subplots(1, len(present), squeeze=False)[0] if present else []
