@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Samples a second with ln p, of the published size and of the shipped model: ``python benchmarks/sampling.py -o DIR``.
 
-Measures FlowModel.sample as it is called from Python, with all threads that it takes; elapsed time counts, and processor time tells how much of the machine
-it had. The 314k model is the published flow where OPENMMFLOW_SHARED_DATA names the folder of its checkpoint; its closed form is that of the density
-direction, so that every coordinate of a sample is a root.
+Measures FlowModel.sample as it is called from Python, with all threads that it takes; elapsed time counts, and processor time
+tells how much of the machine it had. The 314k model is the published flow where OPENMMFLOW_SHARED_DATA names the folder of its
+checkpoint; its closed form is that of the density direction, so that every coordinate of a sample is a root.
 """
 import argparse
 import statistics

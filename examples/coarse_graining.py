@@ -3,8 +3,9 @@
 
     python examples/coarse_graining.py DATA.h5 -o runs/coarse_graining --minutes 3
 
-DATA.h5 is a data set of `openmmflow dataset`; the training needs the package openmmflow_training. Ten atoms of 22 remain. Writes the model, the run, and
-coarse_graining.png: the map of φ and ψ, and the free energy of ψ, of all atoms' data, of the coarse dynamics and of samples.
+DATA.h5 is a data set of `openmmflow dataset`; the training needs the package openmmflow_training. Ten atoms of 22 remain.
+Writes the model, the run, and coarse_graining.png: the map of φ and ψ, and the free energy of ψ, of all atoms' data, of the
+coarse dynamics and of samples.
 """
 import argparse
 from pathlib import Path

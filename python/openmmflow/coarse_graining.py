@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A flow of some of a molecule's particles: data and topology of a subset.
 
-The density of a subset of particles, all others integrated out, is -U/k_BT of their potential of mean force, up to a constant. So a flow that is trained on
-the subset's positions is a coarse-grained force field, and FlowForce runs dynamics in it. Forces on the chosen particles serve force matching as they
-are: their mean at given positions of the subset is the mean force (Noid et al., J. Chem. Phys. 128, 244114 (2008); the data must have no constraints),
-and what they scatter about it is noise, which the loss averages out. examples/coarse_graining.py runs all of it.
+The density of a subset of particles, all others integrated out, is -U/k_BT of their potential of mean force, up to a constant.
+So a flow that is trained on the subset's positions is a coarse-grained force field, and FlowForce runs dynamics in it. Forces
+on the chosen particles serve force matching as they are: their mean at given positions of the subset is the mean force (Noid et
+al., J. Chem. Phys. 128, 244114 (2008); the data must have no constraints), and what they scatter about it is noise, which the
+loss averages out. examples/coarse_graining.py runs all of it.
 """
 from __future__ import annotations
 
@@ -55,9 +56,11 @@ def subset_topology(topology: app.Topology, particles) -> app.Topology:
 
 
 def subset_dataset(source, target, particles) -> Path:
-    """Write the data set of a subset of particles: positions and forces of these, in ascending order; energies stay those of all.
+    """Write the data set of a subset of particles: positions and forces of these, in ascending order; energies stay those of
+    all.
 
-    ``source`` is a data set of ``openmmflow.dataset``, ``target`` the file to write. Raises ValueError for particles that are not there.
+    ``source`` is a data set of ``openmmflow.dataset``, ``target`` the file to write. Raises ValueError for particles that are
+    not there.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,9 @@ def _chosen(particles, total: int) -> list[int]:
 
 
 def torsion_free_energy(phi, *, bins: int = 36) -> tuple[np.ndarray, np.ndarray]:
-    """-ln of the histogram of a torsion (radian), k_BT, lowest value 0, nan where it is empty; and the bins' centres in degrees."""
+    """-ln of the histogram of a torsion (radian), k_BT, lowest value 0, nan where it is empty; and the bins' centres in
+    degrees.
+    """
     counts, edges = np.histogram(np.degrees(phi), bins=bins, range=(-180, 180))
     with np.errstate(divide="ignore"):
         values = np.where(counts > 0, -np.log(counts / counts.max()), np.nan)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """How often alanine dipeptide goes from one φ-basin to the other: Monte Carlo with a flow against molecular dynamics.
 
-Both are of one System and one temperature. Monte Carlo's crossings are counted. Dynamics crosses too seldom to be counted from the larger basin:
-copies start in the smaller one, and what is counted is how many leave it in the time that they spend there. In equilibrium as many go as come, so dynamics
-crosses 2 P k times in unit time, P the population of the smaller basin and k the rate of leaving. If few or none leave, k is bounded by the
-95 % limit of a Poisson count. A copy has left when φ has come to the middle of the other basin: crossings back and forth on the barrier do not count.
+Both are of one System and one temperature. Monte Carlo's crossings are counted. Dynamics crosses too seldom to be counted from
+the larger basin: copies start in the smaller one, and what is counted is how many leave it in the time that they spend there.
+In equilibrium as many go as come, so dynamics crosses 2 P k times in unit time, P the population of the smaller basin and k the
+rate of leaving. If few or none leave, k is bounded by the 95 % limit of a Poisson count. A copy has left when φ has come to the
+middle of the other basin: crossings back and forth on the barrier do not count.
 
 ``python -m openmmflow.crossings -o crossings.json`` writes the figures of the shipped model.
 """
@@ -34,7 +35,8 @@ def monte_carlo_crossings(model: FlowModel, system: openmm.System, *, temperatur
                           independence: float = 1.0) -> dict:
     """Run Monte Carlo alone for ``seconds`` of processor time; how often it crosses, and the population of the smaller basin.
 
-    ``attempts`` moves lie between looks at φ; two crossings between looks are not seen. The error of the population is from blocks.
+    ``attempts`` moves lie between looks at φ; two crossings between looks are not seen. The error of the population is from
+    blocks.
     """
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     positions, _ = model.sample(1, seed=seed)
@@ -67,7 +69,9 @@ def equilibrium_starts(model: FlowModel, system: openmm.System, count: int, *, t
 
 def leaving_rate(system: openmm.System, starts, *, temperature: float, length: float, friction: float = 1.0, step_size: float = 0.001,
                  seed: int = 1) -> dict:
-    """Rate (1/ns) at which dynamics leaves the smaller basin: LangevinMiddle from each of ``starts`` for ``length`` ps, or until it has left."""
+    """Rate (1/ns) at which dynamics leaves the smaller basin: LangevinMiddle from each of ``starts`` for ``length`` ps, or
+    until it has left.
+    """
     platform = openmm.Platform.getPlatformByName("Reference")
     inside, left, steps = 0.0, 0, 0
     begin = time.process_time()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A flow next to the force field that it learned from, as distributions: what samples are worth, how far both are apart, populations."""
+"""A flow next to the force field that it learned from, as distributions: what samples are worth, how far both are apart,
+populations.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -14,16 +16,17 @@ def ensemble_figures(model: FlowModel, positions, log_prob, energies, data_posit
     Parameters
     ----------
     model : the flow.
-    positions, log_prob, energies : of independent samples (``openmmflow.sampling``): (samples, particles, 3) nm, (samples,) ln p in measure
-        "cartesian", (samples,) kJ/mol in the force field.
-    data_positions, data_energies : lists, one entry for each trajectory in order of time: (frames, particles, 3) nm, (frames,) kJ/mol.
+    positions, log_prob, energies : of independent samples (``openmmflow.sampling``): (samples, particles, 3) nm, (samples,) ln
+        p in measure "cartesian", (samples,) kJ/mol in the force field.
+    data_positions, data_energies : lists, one entry for each trajectory in order of time: (frames, particles, 3) nm, (frames,)
+        kJ/mol.
     torsion : the four particles of the torsion whose state is asked for.
     temperature : of the data, K.
     state : from the torsion (radian) to whether it is in the state.
     block : length in frames of nearly independent blocks of the data.
 
-    ``freeEnergy`` is -ln Z from the samples alone, ``freeEnergyBar`` that of samples and data together, ``divergence`` KL(data, flow); ``state``
-    has -ln(P/(1-P)) of both, and whether they agree within their joint 95 % interval. Everything in k_BT.
+    ``freeEnergy`` is -ln Z from the samples alone, ``freeEnergyBar`` that of samples and data together, ``divergence`` KL(data,
+    flow); ``state`` has -ln(P/(1-P)) of both, and whether they agree within their joint 95 % interval. Everything in k_BT.
     """
     weights = reweighting.log_weights(log_prob, energies, temperature)
     quality = reweighting.quality(weights)

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Exact Monte Carlo moves of molecules in an OpenMM Simulation, proposed by a flow.
 
-The target is the Boltzmann distribution of whatever System the Context has; the flow only proposes, so its errors cost acceptance, never
-correctness. Moves change the conformation of one molecule at a time, with everything else at rest.
+The target is the Boltzmann distribution of whatever System the Context has; the flow only proposes, so its errors cost
+acceptance, never correctness. Moves change the conformation of one molecule at a time, with everything else at rest.
 
-**Acceptance.** The particles of a molecule are described by its latents z and its pose g (place and orientation); dx = dz dg q(z)/p(x), with q the
-base density and p in measure "cartesian". So with respect to dz dg the target has the density exp(-U/k_BT) q(z)/p(x).
-A new conformation z' comes with the pose g' = g h(z, z'), where h superposes both conformations best (equal centroids, least squares): as
-h(z', z) is the inverse of h(z, z') and dg does not change under multiplication, the pose cancels. What remains is
+**Acceptance.** The particles of a molecule are described by its latents z and its pose g (place and orientation); dx = dz dg
+q(z)/p(x), with q the base density and p in measure "cartesian". So with respect to dz dg the target has the density
+exp(-U/k_BT) q(z)/p(x). A new conformation z' comes with the pose g' = g h(z, z'), where h superposes both conformations best
+(equal centroids, least squares): as h(z', z) is the inverse of h(z, z') and dg does not change under multiplication, the pose
+cancels. What remains is
 
 - independence move, z' drawn from q:          accept with min(1, exp(-ΔU/k_BT) p(x)/p(x'));
 - latent step, z' = z + a symmetric random step:  accept with min(1, exp(-ΔU/k_BT) p(x) q(z') / (p(x') q(z))).
 
-Latents on [0,1] are reflected at its ends and those of circles wrap round, which keeps a step symmetric. Independence moves can also take a uniformly
-random orientation: g' is then drawn from its uniform distribution, and the ratio is the same. A molecule outside of the support of the flow has p = 0:
-no move could lead back to it, so none is accepted until dynamics has brought it inside.
+Latents on [0,1] are reflected at its ends and those of circles wrap round, which keeps a step symmetric. Independence moves can
+also take a uniformly random orientation: g' is then drawn from its uniform distribution, and the ratio is the same. A molecule
+outside of the support of the flow has p = 0: no move could lead back to it, so none is accepted until dynamics has brought it
+inside.
 
-**Velocities.** Without constraints in the molecule, the target's kinetic part does not depend on positions: both keeping and redrawing velocities
-leaves it invariant, and neither enters the acceptance. What a leapfrog integrator stores, however, are velocities half a step before the positions: those of
-the positions' time are v + (Δt/2) F/m. These are what is kept or redrawn; they are carried back by half a step with the new forces.
+**Velocities.** Without constraints in the molecule, the target's kinetic part does not depend on positions: both keeping and
+redrawing velocities leaves it invariant, and neither enters the acceptance. What a leapfrog integrator stores, however, are
+velocities half a step before the positions: those of the positions' time are v + (Δt/2) F/m. These are what is kept or redrawn;
+they are carried back by half a step with the new forces.
 """
 from __future__ import annotations
 
@@ -98,16 +101,19 @@ class FlowMonteCarlo:
     independence : from 0 to 1
         part of the moves that draw a new conformation from the flow; the others are latent steps
     latent_step : number or array (coordinates,)
-        standard deviation of the steps: a number for all, in latents from 0 to 1 (in standard deviations of a normal base density), or one for each
+        standard deviation of the steps: a number for all, in latents from 0 to 1 (in standard deviations of a normal base
+        density), or one for each
     orientation : "superposed" or "uniform"
-        of independence moves: as near as possible to the present one (the choice in a solvent), or drawn anew (faster where it does not matter)
+        of independence moves: as near as possible to the present one (the choice in a solvent), or drawn anew (faster where it
+        does not matter)
     velocities : "redraw" or "keep"
         of the particles of molecules that were moved; all others are kept
     seed : of everything random
 
     Raises
     ------
-    ValueError : molecules that do not fit the model, have a particle in common, or hold constraints, virtual sites or massless particles
+    ValueError : molecules that do not fit the model, have a particle in common, or hold constraints, virtual sites or massless
+        particles
     """
 
     def __init__(self, model: FlowModel, system: openmm.System, molecules=None, *, temperature=None, independence: float = 0.5, latent_step=0.05,
@@ -163,7 +169,8 @@ class FlowMonteCarlo:
                                  "it. Make the System without constraints in the molecules (those of rigid water are no problem)")
 
     def step(self, context: openmm.Context, attempts: int = 1) -> int:
-        """Try moves, each of a molecule chosen at random; positions and velocities of the Context are then those after the last.
+        """Try moves, each of a molecule chosen at random; positions and velocities of the Context are then those after the
+        last.
 
         Returns how many were accepted. Raises ValueError when no temperature is known or the Context is of another System.
         """
@@ -300,7 +307,8 @@ class _BaseDensity:
 
 
 def superposition(moving, fixed) -> np.ndarray:
-    """The proper rotation R for which ``moving @ R`` is nearest to ``fixed``, both (particles, 3) with their centroids at the origin.
+    """The proper rotation R for which ``moving @ R`` is nearest to ``fixed``, both (particles, 3) with their centroids at the
+    origin.
 
     W. Kabsch, Acta Cryst. A 32, 922 (1976).
     """
@@ -311,7 +319,9 @@ def superposition(moving, fixed) -> np.ndarray:
 
 
 def make_whole(positions, bonds, box) -> np.ndarray:
-    """Positions (particles, 3) of a molecule put together along its bonds in a periodic box of vectors (3, 3) in OpenMM's reduced form."""
+    """Positions (particles, 3) of a molecule put together along its bonds in a periodic box of vectors (3, 3) in OpenMM's
+    reduced form.
+    """
     whole = np.array(positions)
     neighbours: dict[int, list[int]] = {}
     for first, second in bonds:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """From samples of a flow to the Boltzmann distribution of a force field: weights, what they are worth, and what they give.
 
-Samples x of the density p get the weights w = exp(-U(x)/k_BT) / p(x), at any temperature T. ln p is in measure "cartesian": a density per nm³ of
-the molecule's origin, uniform in orientation. Then the mean of w is an unbiased estimate of
+Samples x of the density p get the weights w = exp(-U(x)/k_BT) / p(x), at any temperature T. ln p is in measure "cartesian": a
+density per nm³ of the molecule's origin, uniform in orientation. Then the mean of w is an unbiased estimate of
 
     Z = ∫ exp(-U/k_BT) dx  (nm to the power of 3·particles - 3, over all conformations and orientations, per nm³ of origin),
 
-and -ln Z is what is called the free energy here, in k_BT. Nothing is clipped. Formulas: Owen, *Monte Carlo theory, methods and examples*
-(2013), chapter 9; Kish, *Survey Sampling* (1965); Bennett, J. Comput. Phys. 22, 245 (1976); Vehtari et al., *Pareto smoothed importance
-sampling*, J. Mach. Learn. Res. 25, 72 (2024); Zhang and Stephens, Technometrics 51, 316 (2009).
+and -ln Z is what is called the free energy here, in k_BT. Nothing is clipped. Formulas: Owen, *Monte Carlo theory, methods and
+examples* (2013), chapter 9; Kish, *Survey Sampling* (1965); Bennett, J. Comput. Phys. 22, 245 (1976); Vehtari et al., *Pareto
+smoothed importance sampling*, J. Mach. Learn. Res. 25, 72 (2024); Zhang and Stephens, Technometrics 51, 316 (2009).
 """
 from __future__ import annotations
 
@@ -111,9 +111,11 @@ def free_energy_difference(log_weights, in_state) -> tuple[float, float]:
 
 
 def pareto_k(log_weights) -> float:
-    """Shape k of the generalized Pareto distribution that the largest min(n/5, 3 sqrt(n)) weights follow; nan with fewer than 25 samples.
+    """Shape k of the generalized Pareto distribution that the largest min(n/5, 3 sqrt(n)) weights follow; nan with fewer than
+    25 samples.
 
-    The estimate of Zhang and Stephens with the weak prior of Vehtari et al., which pulls it towards 0.5 as if by ten further values.
+    The estimate of Zhang and Stephens with the weak prior of Vehtari et al., which pulls it towards 0.5 as if by ten further
+    values.
     """
     weights, _ = _relative(log_weights)
     count = int(min(0.2 * len(weights), 3 * np.sqrt(len(weights))))
@@ -142,7 +144,9 @@ class DataComparison:
     """-ln Z by Bennett's acceptance ratio between samples of the flow and data, k_BT."""
     free_energy_error: float
     divergence: float
-    """Kullback-Leibler divergence of the flow from the data, KL(data, flow) = <-ln p - U/k_BT>_data - ln Z, k_BT; at least 0."""
+    """Kullback-Leibler divergence of the flow from the data, KL(data, flow) = <-ln p - U/k_BT>_data - ln Z, k_BT; at least
+    0.
+    """
     divergence_error: float
     overlap: float
     """Of both in the space of ln p + U/k_BT: 2 Σ of the acceptance's means, 0 to 1."""
@@ -151,8 +155,8 @@ class DataComparison:
 def compare_with_data(flow_log_prob, flow_energies, data_log_prob, data_energies, temperature: float, *, block: int = 1000) -> DataComparison:
     """Bennett's acceptance ratio between samples of a flow and data, and the divergence that follows.
 
-    pymbar's BAR, which this agrees with, takes all data as independent; here standard errors come from blocks of consecutive frames, and
-    that of the divergence counts what it shares with the free energy.
+    pymbar's BAR, which this agrees with, takes all data as independent; here standard errors come from blocks of consecutive
+    frames, and that of the divergence counts what it shares with the free energy.
 
     Parameters
     ----------
@@ -189,7 +193,9 @@ def compare_with_data(flow_log_prob, flow_energies, data_log_prob, data_energies
 
 
 def _blocked(contributions, lengths, block: int) -> float:
-    """Variance of the sum of correlated contributions, from sums over blocks of consecutive ones; trajectories are independent."""
+    """Variance of the sum of correlated contributions, from sums over blocks of consecutive ones; trajectories are
+    independent.
+    """
     sums = []
     start = 0
     for length in lengths:

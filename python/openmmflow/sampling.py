@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Samples of a flow in a file, with the weights that turn them into a force field's ensemble: ``openmmflow sample``.
 
-Samples stream through memory in batches. While a file is made, its finished batches lie in a hidden folder beside it; the same call goes on
-with them, and the file itself appears complete or not at all. Sample i depends on the seed and on i alone, so a file that was made in
-pieces equals one that was made at once.
+Samples stream through memory in batches. While a file is made, its finished batches lie in a hidden folder beside it; the same
+call goes on with them, and the file itself appears complete or not at all. Sample i depends on the seed and on i alone, so a
+file that was made in pieces equals one that was made at once.
 
-An HDF5 file is one that MDTraj reads (``mdtraj.load``). Besides ``coordinates`` (nm, single precision) and ``topology`` it holds ``log_prob``,
-``potentialEnergy`` (kJ/mol), ``log_weights`` and, on request, ``log_prob_gradient`` (per nm). With the suffix ``.dcd`` the positions go to a
-DCD file and all else to an NPZ file of the same name. ln p is in measure "cartesian" whatever the model's: it is the density that the samples
-are drawn from.
+An HDF5 file is one that MDTraj reads (``mdtraj.load``). Besides ``coordinates`` (nm, single precision) and ``topology`` it
+holds ``log_prob``, ``potentialEnergy`` (kJ/mol), ``log_weights`` and, on request, ``log_prob_gradient`` (per nm). With the
+suffix ``.dcd`` the positions go to a DCD file and all else to an NPZ file of the same name. ln p is in measure "cartesian"
+whatever the model's: it is the density that the samples are drawn from.
 """
 from __future__ import annotations
 

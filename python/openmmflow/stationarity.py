@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Whether dynamics in a flow's potential keeps the flow's own distribution: the test of all parts together.
 
-Copies of the molecule start from independent samples of the flow, with Maxwell velocities, and run under FlowForce at the model's
-temperature, all in one System. With measure "cartesian" the distribution must not change. With measure "frame" the same weights give
-dynamics the density p d01² d12 sin a012 instead, up to a constant (docs/theory.md, "Measures"): the distribution must change, and by that much.
+Copies of the molecule start from independent samples of the flow, with Maxwell velocities, and run under FlowForce at the
+model's temperature, all in one System. With measure "cartesian" the distribution must not change. With measure "frame" the same
+weights give dynamics the density p d01² d12 sin a012 instead, up to a constant (docs/theory.md, "Measures"): the distribution
+must change, and by that much.
 
-``python -m openmmflow.stationarity MODEL -o FOLDER`` does both and writes the figures as JSON; it goes on where it was interrupted.
+``python -m openmmflow.stationarity MODEL -o FOLDER`` does both and writes the figures as JSON; it goes on where it was
+interrupted.
 """
 from __future__ import annotations
 
@@ -36,9 +38,9 @@ SIGNIFICANCE = 0.01
 class Settings:
     """How the copies run.
 
-    ``copies`` molecules; ``length`` ps in steps of ``step_size`` ps; LangevinMiddle with ``friction`` 1/ps. Means over time take a sample
-    every ``interval`` ps from ``relaxation`` ps on. ``reference`` is the number of further samples of the flow that the copies are
-    compared with. One thread for each of ``threads``; ``seed`` is of everything random.
+    ``copies`` molecules; ``length`` ps in steps of ``step_size`` ps; LangevinMiddle with ``friction`` 1/ps. Means over time
+    take a sample every ``interval`` ps from ``relaxation`` ps on. ``reference`` is the number of further samples of the flow
+    that the copies are compared with. One thread for each of ``threads``; ``seed`` is of everything random.
 
     Raises ValueError for numbers that make no sense.
     """
@@ -203,11 +205,12 @@ def compare(coordinates, reference, latents, num_particles: int) -> dict:
     Parameters
     ----------
     coordinates, reference : internal coordinates (n, coordinates) of both.
-    latents : of the first set, mapped by the base density's cumulative distribution: independent and uniform on [0,1] if the set is
-        of the flow's density, so that they test the joint distribution; rows with NaN (outside of the support) are counted and left out.
+    latents : of the first set, mapped by the base density's cumulative distribution: independent and uniform on [0,1] if the
+        set is of the flow's density, so that they test the joint distribution; rows with NaN (outside of the support) are
+        counted and left out.
 
-    Returns a JSON document with Kolmogorov-Smirnov tests of every coordinate and latent, z-tests of every mean (torsions: of cosine and sine),
-    and the smallest p-value, multiplied by the number of tests.
+    Returns a JSON document with Kolmogorov-Smirnov tests of every coordinate and latent, z-tests of every mean (torsions: of
+    cosine and sine), and the smallest p-value, multiplied by the number of tests.
     """
     first_torsion = 2 * num_particles - 3
     columns = coordinates.shape[1]

@@ -13,10 +13,11 @@ _LEAPFROG = (openmm.VerletIntegrator, openmm.LangevinMiddleIntegrator, openmm.La
 
 
 def is_leapfrog(integrator: openmm.Integrator) -> bool:
-    """Whether a step begins with a kick of a whole step, so that velocities between steps belong half a step before the positions.
+    """Whether a step begins with a kick of a whole step, so that velocities between steps belong half a step before the
+    positions.
 
-    True for VerletIntegrator, LangevinIntegrator, LangevinMiddleIntegrator and NoseHooverIntegrator; of others nothing is known, and
-    their velocities are taken to be those of the positions' time, which is at most half a step wrong.
+    True for VerletIntegrator, LangevinIntegrator, LangevinMiddleIntegrator and NoseHooverIntegrator; of others nothing is
+    known, and their velocities are taken to be those of the positions' time, which is at most half a step wrong.
     """
     return isinstance(integrator, _LEAPFROG)
 

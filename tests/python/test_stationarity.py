@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Dynamics keeps a flow's distribution with measure "cartesian", and changes it by the predicted amount with measure "frame".
 
-A short version of ``python -m openmmflow.stationarity``, with tests/data/alanine_dipeptide_small.safetensors: 50,704 weights, trained by
-``openmmflow train`` (nine minutes; its ``data`` has all settings), because the shipped model would take fifteen times as long.
+A short version of ``python -m openmmflow.stationarity``, with tests/data/alanine_dipeptide_small.safetensors: 50,704 weights,
+trained by ``openmmflow train`` (nine minutes; its ``data`` has all settings), because the shipped model would take fifteen
+times as long.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,9 @@ def test_an_interrupted_run_goes_on(tmp_path, small_model):
 
 
 def test_comparison_sees_what_it_should(model):
-    """Samples of the flow pass; a bond that is longer by a seventh of its spread, a joint distribution without its correlations do not."""
+    """Samples of the flow pass; a bond that is longer by a seventh of its spread, a joint distribution without its correlations
+    do not.
+    """
     z_matrix = model.architecture["layers"][0]["zMatrix"]
     positions, reference_positions = model.sample(4000, seed=1)[0], model.sample(20_000, seed=2)[0]
     coordinates, reference = (builder.internal_coordinates(x, z_matrix) for x in (positions, reference_positions))
@@ -111,7 +114,9 @@ def test_bad_input():
 
 
 def test_other_temperatures(small_model):
-    """At T dynamics samples p^(T_model/T), volume element included: means and spreads of all coordinates, from reweighted samples."""
+    """At T dynamics samples p^(T_model/T), volume element included: means and spreads of all coordinates, from reweighted
+    samples.
+    """
     temperature, copies = 450.0, 500
     z_matrix = small_model.architecture["layers"][0]["zMatrix"]
     positions, log_prob = small_model.sample(60_000, seed=1)
