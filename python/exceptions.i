@@ -13,7 +13,11 @@ void setPythonError(const char* module, const char* name, const char* message) {
     Py_DECREF(owner);
     if (type == nullptr)
         return;
-    PyErr_SetString(type, message);
+    // A message may quote a damaged file, and so hold anything.
+    PyObject* text = PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace");
+    if (text != nullptr)
+        PyErr_SetObject(type, text);
+    Py_XDECREF(text);
     Py_DECREF(type);
 }
 

@@ -14,6 +14,7 @@
 #include <openmm/OpenMMException.h>
 
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <stdexcept>

@@ -28,6 +28,17 @@ bool isInnerContext(ContextImpl& context) {
     return verlet != nullptr && verlet->getStepSize() == 1.0 && context.getSystem().getNumConstraints() == 0;
 }
 
+/** Calls the kernel; what the engine has against a model or its margins becomes an OpenMMException. */
+template <class Action>
+void translateErrors(const Action& action) {
+    try {
+        action();
+    }
+    catch (const FlowModelError& error) {
+        throw OpenMMException("FlowForce: "+std::string(error.what()));
+    }
+}
+
 } // namespace
 
 FlowForceImpl::FlowForceImpl(const FlowForce& owner) : owner(owner), model(owner.getModel()),
@@ -43,7 +54,7 @@ void FlowForceImpl::initialize(ContextImpl& context) {
     if (!isInnerContext(context))
         checkConstraints(model, molecules, system);
     kernel = context.getPlatform().createKernel(CalcFlowForceKernel::Name(), context);
-    kernel.getAs<CalcFlowForceKernel>().initialize(system, owner, molecules);
+    translateErrors([&] { kernel.getAs<CalcFlowForceKernel>().initialize(system, owner, molecules); });
 }
 
 void FlowForceImpl::updateContextState(ContextImpl&, bool&) {
@@ -89,7 +100,7 @@ void FlowForceImpl::updateParametersInContext(ContextImpl& context) {
     if (!what.empty())
         throw OpenMMException("FlowForce::updateParametersInContext: "+what+" changed. Weights, temperature and margins can change "
                 "in a Context; for anything else call reinitialize() on it or create a new one");
-    kernel.getAs<CalcFlowForceKernel>().copyParametersToContext(context, owner);
+    translateErrors([&] { kernel.getAs<CalcFlowForceKernel>().copyParametersToContext(context, owner); });
     model = owner.getModel();
     context.systemChanged();
 }

@@ -240,6 +240,20 @@ TEST(FlowForceSetters, RejectWhatMakesNoSense) {
     expectError([&] { force.setForceGroup(32); }, {"between 0 and 31"});
 }
 
+TEST(FlowForceSetters, MarginsThatLeaveNoSupportAreRefusedByTheContext) {
+    const FlowModel model = testModel(0);
+    std::mt19937 random(1);
+    auto* force = new FlowForce(model);
+    Simulation simulation(testPlatform("Reference"), force, conformation(model, random));
+    const double before = simulation.energy();
+    SupportMargins margins = force->getMargins();
+    margins.bonds[1] = 1e3;
+    force->setMargins(margins);
+    expectError([&] { force->updateParametersInContext(*simulation.context); }, {"margin 1", "bonds", "half of the support's width"});
+    EXPECT_EQ(simulation.energy(), before) << "the Context is as before";
+    expectError([&] { simulation.context->reinitialize(); }, {"margin 1", "bonds", "half of the support's width"});
+}
+
 TEST(FlowForceSetters, ModelOfAnotherArchitectureResetsMargins) {
     FlowForce force(testModel(0));
     force.setMargins(force.getMargins());
