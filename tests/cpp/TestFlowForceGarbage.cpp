@@ -93,9 +93,9 @@ TEST_P(FlowForceGarbage, WalksOfBondsAnglesAndTorsions) {
         const Vec3 bond = x[i]-x[j], axis = x[k]-x[j], normal = axis.cross(bond);
         // From a hundredth of a bond to three times its length; angles and torsions all the way round, through 0, pi and the seam.
         const Vec3 from = x[j], along = bond;
-        worst = std::max(worst, walk({i, [=](double t) { return from+along*t; }, [=](double) { return along; }}, 0.01, 3, 300));
-        worst = std::max(worst, walk(circle(i, x[i], x[j], normal/norm(normal)), 0, 2*M_PI, 300));
-        worst = std::max(worst, walk(circle(i, x[i], x[j], axis/norm(axis)), 0, 2*M_PI, 300));
+        worst = std::max(worst, walk({i, [=](double t) { return from+along*t; }, [=](double) { return along; }}, 0.01, 3, 600));
+        worst = std::max(worst, walk(circle(i, x[i], x[j], normal/norm(normal)), 0, 2*M_PI, 600));
+        worst = std::max(worst, walk(circle(i, x[i], x[j], axis/norm(axis)), 0, 2*M_PI, 600));
     }
     report("largest difference between the energy and the integral of its slope, relative", worst);
     EXPECT_LT(worst, isDouble ? 1e-3 : 2e-3);

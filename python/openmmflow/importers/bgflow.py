@@ -146,8 +146,13 @@ class _Spec:
             if coupling.activation not in ACTIVATIONS:
                 raise ValueError(f"{self.source}: activation {coupling.activation!r} is unknown; known are "
                                  + ", ".join(ACTIVATIONS))
+            if not coupling.transformed:
+                raise ValueError(f"{self.source}: the coupling of block {coupling.block} transforms nothing")
             if coupling.exponent not in ALPHA_OFFSETS:
                 raise ValueError(f"{self.source}: exponent must be 1 or 2, got {coupling.exponent!r}")
+        for block in (*self.marginal_blocks.values(), *(coupling.block for coupling in self.couplings)):
+            if type(block) is not int:
+                raise ValueError(f"{self.source}: blocks are numbered, but one is {block!r}")
         self.bonds = document.get("bonds") or [row[:2] for row in self.z_matrix if row[1] >= 0]
         self.constraints = document.get("constraints", [])
         self.data = document.get("data", {"method": "imported from a bgflow checkpoint"})
@@ -285,7 +290,10 @@ def _coupling(blocks, coupling, first_torsion):
             weights[f"networks.{index}.{m}.bias"] = bias
 
     def constant(name):
-        return float(blocks.array(block, prefix + "_compute_components." + name))
+        array = blocks.array(block, prefix + "_compute_components." + name)
+        if array.size != 1:
+            raise ValueError(f"block {block}: _compute_components.{name} has the shape {array.shape}, expected one number")
+        return float(array.reshape(()))
 
     layer = {
         "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
