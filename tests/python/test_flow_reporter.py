@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Support exits: the reporter's lines, the count of a Context, and the fraction of a flow's own samples inside."""
 import io
+import re
 
 import numpy as np
 import openmm
@@ -110,6 +111,5 @@ def test_the_shipped_model_keeps_its_samples_inside(capsys):
     output = capsys.readouterr().out
     line, = (line for line in output.splitlines() if line.startswith("inner support"))
     print(line)
-    fraction = inner_support.fraction_inside(openmmflow.FlowModel.load(shipped.MODEL))
-    assert f"{fraction:.2%} of 10,000 samples" in line
-    assert fraction >= inner_support.DEMANDED_FRACTION
+    fraction, = re.findall(r"([0-9.]+)% of 10,000 samples", line)
+    assert float(fraction) / 100 >= inner_support.DEMANDED_FRACTION and "LESS" not in line
