@@ -146,6 +146,7 @@ class FlowMonteCarlo:
         self._random = np.random.default_rng(seed)
         self._sample_seed, self._next_sample = seed, 0
         self._fresh: list[tuple[np.ndarray, float]] = []
+        self._known: dict[int, _Molecule] = {}
         self.statistics = {INDEPENDENCE: MoveStatistics(), LATENT: MoveStatistics()}
 
     def _check_molecules(self, system: openmm.System):
@@ -183,14 +184,14 @@ class FlowMonteCarlo:
             raise ValueError(f"the Context has {len(positions)} particles, the System that the mover was made for {len(self._masses)}")
         energy = state.getPotentialEnergy()._value
         box = state.getPeriodicBoxVectors(asNumpy=True)._value if self._periodic else None
-        known: dict[int, _Molecule] = {}
+        current: dict[int, _Molecule] = {}
         moved = set()
         accepted = 0
         for _ in range(attempts):
             index = int(self._random.integers(len(self.molecules)))
-            if index not in known:
-                known[index] = self._look(self.molecules[index], positions, box)
-            molecule = known[index]
+            if index not in current:
+                current[index] = self._known[index] = self._look(index, positions, box)
+            molecule = current[index]
             kind = INDEPENDENCE if self._random.random() < self.independence else LATENT
             statistics = self.statistics[kind]
             statistics.attempted += 1
@@ -227,8 +228,12 @@ class FlowMonteCarlo:
             raise ValueError(f"{type(integrator).__name__} has no temperature; give one to FlowMonteCarlo")
         return integrator.getTemperature()._value
 
-    def _look(self, particles, positions, box) -> _Molecule:
+    def _look(self, index, positions, box) -> _Molecule:
+        particles = self.molecules[index]
         whole = positions[particles]
+        last = self._known.get(index)
+        if last is not None and np.array_equal(last.positions, whole):
+            return last    # nothing has moved it since the last call
         if box is not None:
             whole = make_whole(whole, self.model.bonds, box)
         log_prob = self.model.log_prob(whole)
