@@ -27,14 +27,22 @@ class Bound:
 
 
 BOUNDS = (
-    Bound("accuracy", "forceRmse", "force RMSE on held-out frames", "k_BT/nm", at_most=80.0),
+    Bound("data", "frames", "frames of the force field", "", at_least=100_000),
+    Bound("data", "inefficiency", "their statistical inefficiency, mean over bonds and angles, worst of the runs", "", at_most=1.2),
+    Bound("accuracy", "forceRmse", "force RMSE on held-out frames", "k_BT/nm", at_most=45.0),
+    Bound("published", "gain", "-ln p of the published checkpoint on the same frames, less that of the model", "k_BT", at_least=0.3),
     Bound("populations", "absoluteDifference", "φ-basin free energy, flow against replica exchange", "k_BT", at_most=1.0),
+    Bound("ensemble", "samples", "samples of the flow reweighted to the force field, none clipped", "", at_least=100_000),
+    Bound("ensemble", "effectiveFraction", "Kish effective sample size, of their number", "", at_least=0.1),
+    Bound("ensemble", "basinDifference", "φ-basin free energy, reweighted against replica exchange", "joint standard errors", at_most=1.96),
     Bound("nve", "starts", "NVE starts", "", at_least=10),
     Bound("nve", "length", "NVE length of each", "ps", at_least=100.0),
-    Bound("nve", "fluctuationRatio", "NVE fluctuation at 1 fs, flow over Amber from the same starts", "", at_most=3.0),
+    Bound("nve", "fluctuationRatio", "NVE fluctuation at 1 fs, flow over Amber from the same starts", "", at_most=1.3),
     Bound("step_size", "exponent", "exponent of the step size in the fluctuation", "", at_least=1.85, at_most=2.15),
     Bound("nvt", "length", "NVT length from each basin", "ps", at_least=1000.0),
     Bound("nvt", "basins", "NVT basins to start from", "", at_least=3),
     Bound("nvt", "smallestFractionInSupport", "NVT frames inside the support, least of the basins", "", at_least=1.0),
     Bound("nvt", "smallestFractionInInnerSupport", "NVT frames where U is exactly -ln p, least of the basins", "", at_least=0.999),
+    Bound("long_nve", "length", "NVE, long run", "ps", at_least=1000.0),
+    Bound("long_nve", "drift", "its drift per degree of freedom", "kJ/mol/ps", at_most=1e-4),
 )

@@ -2,17 +2,20 @@
 """The parts of the certification: what must be run, and how figures come from it."""
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Callable
 
+import h5py
 import numpy as np
 import openmm
 
 import openmmflow
 
-from .. import analysis, dataset, shipped
+from .. import analysis, data_quality, dataset, sampling, shipped
 from ..demo import force_field_molecule
+from ..ensemble import ensemble_figures
 from ..hashes import sha256
 from ..simulate import Molecule
 from ..stored_run import Settings, maxwell_velocities
@@ -22,7 +25,7 @@ from .protocol import BASINS, ENERGY_SAMPLING, FRAME_ATOMS, KT, NVT_PLATFORM, PH
 from .runs import Job
 
 
-PARTS = ("accuracy", "published", "populations", "nve", "step_size", "nvt", "long_nve", "long_nvt")
+PARTS = ("data", "accuracy", "published", "populations", "ensemble", "nve", "step_size", "nvt", "long_nve", "long_nvt")
 
 
 class Certification:
@@ -38,8 +41,9 @@ class Certification:
         self.frames = read_frames(frame_paths)
         self.held_out = self.frames.held_out(held_out_fraction)
         self.cache.mkdir(parents=True, exist_ok=True)
-        self.parts = {"accuracy": self.accuracy, "populations": self.populations, "nve": self.nve, "step_size": self.step_size,
-                      "nvt": self.nvt, "long_nve": self.long_nve, "long_nvt": self.long_nvt}
+        self.parts = {"data": self.data, "accuracy": self.accuracy, "populations": self.populations, "ensemble": self.ensemble,
+                      "nve": self.nve, "step_size": self.step_size, "nvt": self.nvt, "long_nve": self.long_nve,
+                      "long_nvt": self.long_nvt}
         if published is not None:
             self.parts["published"] = self.published_likelihood
 
@@ -101,6 +105,24 @@ class Certification:
         return path
 
     # Each of the following returns the figures of a part as a JSON document.
+
+    def data(self) -> dict:
+        """How independent the frames are, and whether the runs agree."""
+        runs = [data_quality.run_quality(name, positions, dataset.alanine_dipeptide().topology)
+                for name, positions in zip(self.frames.names, self.frames.positions)]
+        return {"frames": sum(run.frames for run in runs), "inefficiency": max(run.inefficiency for run in runs),
+                "disagreement": data_quality.disagreement(runs), "runs": [dataclasses.asdict(run) for run in runs]}
+
+    def ensemble(self) -> dict:
+        """Samples of the flow reweighted to the force field, and how far both are apart."""
+        path, molecule = self.cache / "samples.h5", force_field_molecule()
+        sampling.sample(path, self.model, self.protocol.samples, system=molecule.system, topology=molecule.topology)
+        samples = sampling.read(path)
+        with h5py.File(path, "r") as file:
+            positions = file["coordinates"][:].astype(float)
+        figures = ensemble_figures(self.model, positions, samples.log_prob, samples.energies, self.frames.positions,
+                                   self.frames.energies, PHI, temperature=TEMPERATURE, block=self.protocol.block)
+        return {**figures, "basinDifference": figures["state"]["standardErrors"]}
 
     def accuracy(self) -> dict:
         """Forces and likelihood on held-out frames."""

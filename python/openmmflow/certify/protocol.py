@@ -40,3 +40,5 @@ class Protocol:
     long_nvt_length: float = 10_000.0
     samples: int = 100_000
     """of the flow, to be reweighted to the force field"""
+    block: int = 1000
+    """frames of the data that are nearly independent of the next ones"""

@@ -50,7 +50,18 @@ def readme_table(directory) -> str:
         lines += [f"| force RMSE on {f['frames']:,} held-out frames, k_BT/nm | {f['forceRmse']:.1f} | "
                   f"RMS force {f['forceRms']:.0f}; published flow 55.6 |",
                   f"| negative log-likelihood, measure \"cartesian\" / \"frame\" | {f['negativeLogLikelihood']:.1f} / "
-                  f"{f['negativeLogLikelihoodFrame']:.1f} | published flow - / -210.9 |"]
+                  f"{f['negativeLogLikelihoodFrame']:.1f} | published flow, on its own data: - / -210.9 |"]
+    if "published" in figures:
+        f = figures["published"]
+        lines.append(f"| the same, measure \"frame\", next to the published checkpoint on the same frames | "
+                     f"{f['negativeLogLikelihoodFrameOfShippedModel']:.2f} | {f['negativeLogLikelihoodFrame']:.2f} |")
+    if "ensemble" in figures:
+        f = figures["ensemble"]
+        lines += [f"| KL(data, flow), k_BT | {f['divergence']:.3f} ± {f['divergenceError']:.3f} | 0 |",
+                  f"| {f['samples']:,} samples reweighted to the force field: Kish effective sample size, largest weight, Pareto k | "
+                  f"{100 * f['effectiveFraction']:.0f} %, {100 * f['largestWeightShare']:.2f} %, {f['paretoK']:.2f} | |",
+                  f"| free energy of the basin φ > 0 by reweighting, k_BT | {f['state']['freeEnergy']:.2f} ± {f['state']['error']:.2f} | "
+                  f"replica exchange {f['state']['replicaExchange']:.2f} ± {f['state']['replicaExchangeError']:.2f} |"]
     if "populations" in figures:
         f = figures["populations"]
         lines.append(f"| free energy of the basin φ > 0, k_BT | {f['flow']['freeEnergy']:.2f} ± {f['flow']['error']:.2f} | replica exchange "
@@ -68,6 +79,13 @@ def readme_table(directory) -> str:
         f = figures["nvt"]
         lines.append(f"| NVT, {f['basins']} × {f['length'] / 1000:g} ns: frames where U is exactly -k_BT ln p, least of the runs | "
                      f"{100 * f['smallestFractionInInnerSupport']:.2f} % | |")
+    if "long_nve" in figures:
+        f = figures["long_nve"]
+        lines.append(f"| NVE, {f['length'] / 1000:g} ns at {f['stepSize']:g} fs, per degree of freedom: energy drift, kJ/mol/ps | {f['drift']:.1e} | |")
+    if "long_nvt" in figures:
+        f = figures["long_nvt"]
+        lines.append(f"| NVT, {f['length'] / 1000:g} ns at {f['stepSize']:g} fs: mean temperature, K | "
+                     f"{f['temperature']:.2f} ± {f['temperatureError']:.2f} | thermostat 300 |")
     return "\n".join(lines) + "\n"
 
 
