@@ -148,7 +148,8 @@ def test_command(tmp_path, capsys):
     assert "PyTorch eager" in printed and "force field Reference" in printed
     document = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     assert {timing["potential"] for timing in document["timings"]} == {
-        "FlowForce CPU", "FlowForce CPU, roots", "PyTorch eager", "force field CPU", "force field Reference"}
+        "FlowForce CPU", "FlowForce CPU, roots", "PyTorch eager", "force field CPU", "force field Reference", "no force CPU",
+        "no force Reference"}
     assert all(timing["wall"] > 0 for timing in document["timings"])
     assert (tmp_path / "parameters.png").stat().st_size > 0
     assert (tmp_path / "molecules.png").stat().st_size > 0

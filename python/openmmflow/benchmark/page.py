@@ -86,7 +86,8 @@ def _one_molecule(document: dict) -> str:
 
 
 def _step(document: dict) -> str:
-    potentials = ["FlowForce CPU", "FlowForce Reference", "PyTorch eager", "force field CPU", "force field Reference"]
+    potentials = ["FlowForce CPU", "FlowForce Reference", "PyTorch eager", "force field CPU", "force field Reference", "no force CPU",
+                  "no force Reference"]
     return markdown(["potential", "µs a step"], [
         [potential, _microseconds(document, "cpu", potential=potential, size="314k", molecules=1, threads=1, quantity="step")]
         for potential in potentials])

@@ -149,6 +149,9 @@ def _tasks(size: str, path: Path, molecules: int, threads: int, frames, options:
         for platform in ("CPU", "Reference"):
             yield f"force field {platform}", calls(
                 systems.context(systems.force_field_system(), platform, positions, threads=threads))
+            # What a step takes before any force does anything.
+            yield f"no force {platform}", calls(
+                systems.context(systems.molecules_without_force(1), platform, positions, threads=threads))
 
 
 def _measure_kernels(results: Results, size: str, path: Path, options: Options):
