@@ -5,6 +5,7 @@ A short version of ``python -m openmmflow.stationarity``, with tests/data/alanin
 trained by ``openmmflow train`` (nine minutes; its ``data`` has all settings), because the shipped model would take fifteen
 times as long.
 """
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_distribution_of_copies(tmp_path, model, measure):
         # So few copies show it in the mean over time alone; strong friction gives each more independent times.
         assert result["frame"]["d01"]["sigmas"] > 2.5
     assert result["end"]["outsideOfSupport"] == 0
+
+
+def test_committed_figures():
+    """What the long run showed: see docs/sampling.md."""
+    figures = json.loads((Path(__file__).parents[2] / "docs" / "sampling" / "stationarity.json").read_text())
+    small = FlowModel.load(SMALL_MODEL)
+    for measure, result in figures.items():
+        print(stationarity.describe(result))
+        assert result["model"] == stationarity.with_measure(small, measure).checksum
+    cartesian, frame = figures["cartesian"], figures["frame"]
+    assert cartesian["settings"]["copies"] >= 20_000 and cartesian["settings"]["length"] >= 5.0
+    assert cartesian["end"]["stationary"] and cartesian["timeMeans"]["correctedP"] > stationarity.SIGNIFICANCE
+    assert frame["timeMeans"]["correctedP"] < 1e-6
+    for name in ("d01", "d12"):
+        bond = frame["frame"][name]
+        assert bond["sigmas"] >= 5 and abs(bond["shift"] - bond["predicted"]) < 4 * bond["error"]
 
 
 def test_an_interrupted_run_goes_on(tmp_path, small_model):
