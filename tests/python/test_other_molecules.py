@@ -51,6 +51,11 @@ def test_short_training(name, constraints, tmp_path):
     assert after["force_rmse"] < 0.8 * before["force_rmse"]
 
     model = openmmflow.FlowModel.load(str(output))
+    if constraints != "none":
+        masses = [atom.element.mass.value_in_unit(unit.dalton) for atom in pdb.topology.atoms()]
+        spread = half_log_determinant(training.positions.numpy(), model.constraints, masses).std()
+        print(f"what the masses of constrained bonds add to ln p varies by {spread:.4f} k_BT")
+        assert 0 < spread < 0.03
     hydrogens = sum(atom.element is app.element.hydrogen for atom in pdb.topology.atoms())
     assert len(model.constraints) == (hydrogens if constraints == "HBonds" else 0)
     system = openmm.System()
@@ -71,6 +76,17 @@ def test_short_training(name, constraints, tmp_path):
     expected = -evaluate_log_prob(model, training) * 2.494
     print(f"potential energy in dynamics {np.mean(energies):.0f} kJ/mol, of the data {expected:.0f} kJ/mol")
     assert np.isfinite(energies).all() and np.mean(energies[10:]) < expected + 200.0
+
+
+def half_log_determinant(positions, constraints, masses) -> np.ndarray:
+    """½ ln det of the mass-weighted metric of constraints (frames,): the potential of Fixman, k_BT, up to a constant."""
+    gradients = np.zeros((len(positions), len(constraints), *positions.shape[1:]))
+    for index, (i, j, _) in enumerate(constraints):
+        unit_vector = positions[:, i] - positions[:, j]
+        unit_vector /= np.linalg.norm(unit_vector, axis=-1, keepdims=True)
+        gradients[:, index, i], gradients[:, index, j] = unit_vector, -unit_vector
+    weighted = (gradients / np.sqrt(masses)[:, None]).reshape(len(positions), len(constraints), -1)
+    return 0.5 * np.linalg.slogdet(weighted @ weighted.transpose(0, 2, 1))[1]
 
 
 def evaluate_log_prob(model, frames) -> float:
