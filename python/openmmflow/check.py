@@ -26,7 +26,7 @@ DIFFERENCE_STEPS = (1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7)
 STEP_SIZE_FRACTIONS = (0.25, 0.5, 1.0)
 """Of the step size that is asked for: what the exponent is fitted to."""
 ENERGY_SAMPLES = 400
-"""Of the total energy in each run."""
+"""Of the total energy in each run, about."""
 WALK_POINTS = 61
 """Along each walk; edges are found between neighbours."""
 JUMP_DISTANCE = 1e-8
@@ -229,16 +229,19 @@ def check_conservation(model: FlowModel, series: dict, positions: np.ndarray, ra
     step_sizes = step_size * np.array(STEP_SIZE_FRACTIONS)
     fluctuations = np.empty((len(positions), len(step_sizes)))
     starts = [(x, maxwell_velocities(system, model.temperature, random)) for x in positions]
+    # Energies are compared at the same times, whatever the step size.
+    largest_interval = max(1, round(1000 * length / step_size / ENERGY_SAMPLES))
+    samples = max(3, round(1000 * length / step_size / largest_interval))
     exits, series["energies"] = 0, {}
     with tempfile.TemporaryDirectory() as folder:
         for (index, start), (column, size) in itertools.product(enumerate(starts), enumerate(step_sizes)):
-            interval = max(1, round(1000 * length / size / ENERGY_SAMPLES))
+            interval = largest_interval * round(step_size / size)
             settings = Settings(ensemble="nve", step_size=float(size), temperature=model.temperature, report_interval=interval,
                                 trajectory_interval=10 ** 9)
             try:
                 with StoredRun(Path(folder) / f"{index}-{column}", topology, system, settings, description={},
                                start=lambda: start) as run:
-                    run.advance(interval * ENERGY_SAMPLES, progress=progress, label=f"NVE {size:g} fs, start {index + 1}")
+                    run.advance(interval * samples, progress=progress, label=f"NVE {size:g} fs, start {index + 1}")
                     exits += inner_support.support_exits(run.simulation.context)
                     energies = run.energies()
                 fluctuations[index, column] = analysis.energy_conservation(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Runs the C++ tests under the address and undefined behaviour sanitizers, the fuzz targets for some seconds, and Contexts in many threads
-# under the thread sanitizer: run.sh RESULTS_FOLDER. Called by ./dev test; needs cmake, ninja and ccache (if there) in PATH.
+# Runs the tests of model files and the fuzz targets, which evaluate models and make Contexts, under the address and undefined behaviour
+# sanitizers, and Contexts in many threads under the thread sanitizer: run.sh RESULTS_FOLDER. Called by ./dev sanitize, with .venv/bin in PATH.
 #
 # With a clang that has libFuzzer, fuzz targets look for new inputs; with g++ alone they replay the committed corpus.
 set -euo pipefail
@@ -37,9 +37,9 @@ run() {
     ctest --preset "$preset" -R "^($pattern)\$" --no-tests=error --output-junit "$results/Sanitizers-$preset.xml" || status=1
 }
 
-mkdir -p build
+mkdir -p "$results"
 memory=sanitize
 has_libfuzzer || { memory=sanitize-gcc; echo "no clang with libFuzzer: the fuzz targets replay their corpus"; }
-run "$memory" TestFlowModel TestEngine TestFlowForce FuzzModelFile FuzzFlowForceProxy
+run "$memory" TestFlowModel FuzzModelFile FuzzFlowForceProxy
 run thread TestFlowForceThreads
 exit $status
