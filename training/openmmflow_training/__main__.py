@@ -102,7 +102,7 @@ def _with_file(given: dict) -> dict:
     unknown = sorted(set(document) - known) + sorted(f"flow.{name}" for name in set(flow) - shape)
     if unknown:
         raise ValueError(f"{path}: there is no setting {', '.join(unknown)}; `openmmflow train --help` lists them")
-    for name in ("topology", "output", "system", "z_matrix"):
+    for name in ("topology", "output", "system", "z_matrix", "start_from"):
         if name in document:
             document[name] = str(path.parent / document[name])
     for name in ("data", "forces"):
