@@ -231,11 +231,6 @@ void Coupling<Real>::sample(int M, double* coordinates, double* logDet, Real* ar
         logDet[m] = -logDet[m];
 }
 
-template <class Real>
-double Coupling<Real>::getLowerBound() const {
-    return (numIntervals+numCircles)*log(transformer.minimumFloor);
-}
-
 namespace OpenMMFlow {
 template class Coupling<float>;
 template class Coupling<double>;

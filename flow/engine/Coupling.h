@@ -33,8 +33,6 @@ public:
     void backward(int M, double* gradient, Real* arena) const;
     /** The sampling direction: from after to before the layer. Adds ln|det J| of the density direction to `logDet` [M]. */
     void sample(int M, double* coordinates, double* logDet, Real* arena, RootFinding& roots) const;
-    /** A lower bound of ln|det J|: exact for the closed form in density direction, of that order for its inverse. */
-    double getLowerBound() const;
 
 private:
     PackedMatrix<Real> pack(int rows, int columns, const std::vector<double>& values);

@@ -3,6 +3,7 @@
 #include "engine/Coupling.h"
 #include "engine/GeometryPlan.h"
 #include "engine/InternalCoordinates.h"
+#include "engine/LogProbBound.h"
 #include "engine/Marginals.h"
 #include "engine/SupportContinuation.h"
 
@@ -37,36 +38,6 @@ vector<Stage<Real>> compileStages(const Architecture& architecture) {
             stages.emplace_back(in_place_type<Marginals>, get<MarginalLayer>(layer));
     }
     return stages;
-}
-
-/** Smallest log density within the support, normal distributions within 8 standard deviations. */
-double lowestLogDensity(const CoordinateDistributions& distributions) {
-    const Marginals marginals(distributions);
-    double sum = 0;
-    for (size_t i = 0; i < distributions.coordinates.size(); i++) {
-        double edges[2] = {Marginals::lowerEdge(distributions, i), Marginals::upperEdge(distributions, i)};
-        if (distributions.distribution == Distribution::Normal) {
-            edges[0] = distributions.mean.values[i]-8*distributions.std.values[i];
-            edges[1] = distributions.mean.values[i]+8*distributions.std.values[i];
-        }
-        sum += min(marginals.evaluate(i, edges[0]).logDensity, marginals.evaluate(i, edges[1]).logDensity);
-    }
-    return sum;
-}
-
-template <class Real>
-double logProbLowerBound(const Architecture& architecture, const vector<Stage<Real>>& stages) {
-    double bound = 0;
-    for (const Layer& layer : architecture.layers)
-        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
-            bound += lowestLogDensity(*marginal);
-    for (const CoordinateDistributions& base : architecture.base)
-        bound += lowestLogDensity(base);
-    for (const Stage<Real>& stage : stages)
-        if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stage))
-            bound += coupling->getLowerBound();
-    // normalization of angles, torsions and orientation
-    return bound-log(2*3.14159265358979323846)*(2*architecture.numParticles);
 }
 
 } // namespace
@@ -104,7 +75,7 @@ public:
             internalCoordinates(internalCoordinatesOf(model.getArchitecture()).zMatrix, model.getNumParticles(),
                     model.getArchitecture().measure),
             stages(compileStages<Real>(model.getArchitecture())),
-            continuation(model, margins, logProbLowerBound<Real>(model.getArchitecture(), stages)) {
+            continuation(model, margins, logProbLowerBound(model.getArchitecture())) {
         for (const CoordinateDistributions& distributions : model.getArchitecture().base)
             base.emplace_back(distributions);
         internalCoordinates.describe(plan);

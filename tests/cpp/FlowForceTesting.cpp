@@ -3,6 +3,7 @@
 #include "internal/ThermalEnergy.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <iostream>
 #include <sstream>
@@ -33,10 +34,39 @@ Platform& testPlatform(const std::string& name) {
     static const bool loaded = [] {
         Platform::loadPluginLibrary(OPENMM_CPU_PLUGIN);
         Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN);
+#ifdef OPENMM_OPENCL_PLUGIN
+        Platform::loadPluginLibrary(OPENMM_OPENCL_PLUGIN);
+        Platform::loadPluginLibrary(OPENMMFLOW_OPENCL_PLUGIN);
+#endif
         return true;
     }();
     (void) loaded;
-    return Platform::getPlatform(name);
+    for (const std::string precision : {"Single", "Mixed", "Double"})
+        if (name == "OpenCL"+precision && hasDevice(name)) {
+            Platform& platform = Platform::getPlatform("OpenCL");
+            platform.setPropertyDefaultValue("Precision", static_cast<char>(std::tolower(precision[0]))+precision.substr(1));
+            return platform;
+        }
+    return Platform::getPlatform(name.find("OpenCL") == 0 ? "Reference" : name);
+}
+
+bool hasDevice(const std::string& name) {
+    if (name.find("OpenCL") != 0)
+        return true;
+    static const bool found = [] {
+        try {
+            OpenMM::System system;
+            addParticles(system, 2);
+            OpenMM::VerletIntegrator integrator(0.001);
+            OpenMM::Context context(system, integrator, Platform::getPlatform("OpenCL"));
+            return true;
+        }
+        catch (const OpenMM::OpenMMException& error) {
+            std::cout << "no OpenCL: " << error.what() << std::endl;
+            return false;
+        }
+    }();
+    return found;
 }
 
 FlowModel testModel(int index) {

@@ -16,6 +16,7 @@ protected:
 
     /** Molecules of shuffled particles of a System that holds two others, too. */
     void SetUp() override {
+        FlowForceTest::SetUp();
         const int size = model.getNumParticles();
         std::vector<int> order(numMolecules*size+2);
         std::iota(order.begin(), order.end(), 0);
@@ -43,6 +44,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceMolecules, testing::Combine(testPlatforms, testModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceMolecules, testing::Combine(openCLPlatforms, testing::Values(0, 3)), flowForceTestName);
 
 TEST_P(FlowForceMolecules, AreTheSumOfSingleOnes) {
     auto* force = makeForce();

@@ -16,6 +16,11 @@ namespace OpenMMFlow {
  */
 class MoleculeGatherer {
 public:
+    /** A bond of a spanning tree of the bond graph. */
+    struct TreeBond {
+        int parent, child;
+    };
+
     explicit MoleculeGatherer(const Architecture& architecture);
     /**
      * Positions of one molecule.
@@ -31,11 +36,11 @@ public:
     void gather(const std::vector<OpenMM::Vec3>& positions, const std::vector<int>& particles, const OpenMM::Vec3* boxVectors,
             double* moleculePositions) const;
 
+    const std::vector<TreeBond>& getTree() const {
+        return tree;
+    }
+
 private:
-    /** A bond of a spanning tree of the bond graph. */
-    struct TreeBond {
-        int parent, child;
-    };
     /** Each parent is the first particle or a child further up. */
     std::vector<TreeBond> tree;
 };

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#include "CommonCalcFlowForceKernel.h"
+#include "FlowKernelSource.h"
+
+#include <openmm/OpenMMException.h>
+#include <openmm/common/ComputeForceInfo.h>
+#include <openmm/common/ContextSelector.h>
+#include <openmm/internal/ContextImpl.h>
+
+#include <algorithm>
+
+using OpenMM::ComputeContext;
+using OpenMM::ContextImpl;
+using OpenMM::ContextSelector;
+
+namespace OpenMMFlow {
+
+namespace {
+
+/** Places of the kernel's arguments that change. */
+enum Argument {
+    LambdaArgument = 21, IncludeForcesArgument, BoxArgument
+};
+
+/** An array with the given contents, of at least one element, which devices insist on. */
+template <class T>
+void create(OpenMM::ComputeArray& array, ComputeContext& cc, std::vector<T> contents, const char* name) {
+    if (contents.empty())
+        contents.resize(1);
+    array.initialize<T>(cc, contents.size(), name);
+    array.upload(contents);
+}
+
+int roundUp(int number, int multiple) {
+    return (number+multiple-1)/multiple*multiple;
+}
+
+} // namespace
+
+/** For OpenMM's reordering of atoms: whole molecules may be swapped, as all of them are alike. */
+class CommonCalcFlowForceKernel::ForceInfo : public OpenMM::ComputeForceInfo {
+public:
+    explicit ForceInfo(const std::vector<std::vector<int>>& molecules) : molecules(molecules) {
+    }
+    int getNumParticleGroups() override {
+        return static_cast<int>(molecules.size());
+    }
+    void getParticlesInGroup(int index, std::vector<int>& particles) override {
+        particles = molecules[index];
+    }
+    bool areGroupsIdentical(int, int) override {
+        return true;
+    }
+
+private:
+    const std::vector<std::vector<int>> molecules;
+};
+
+CommonCalcFlowForceKernel::CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, ComputeContext& context) :
+        CalcFlowForceKernel(name, platform), cc(context) {
+}
+
+void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForce& force,
+        const std::vector<std::vector<int>>& molecules) {
+    ContextSelector selector(cc);
+    numMolecules = static_cast<int>(molecules.size());
+    scaleParameterName = force.getScaleParameterName();
+    scaleDerivative = force.getNumEnergyParameterDerivatives() > 0;
+    if (scaleDerivative)
+        cc.addEnergyParameterDerivative(scaleParameterName);
+    compile(force);
+    createArrays(DevicePlan(force, shape));
+    std::vector<int> particles;
+    for (const std::vector<int>& molecule : molecules)
+        particles.insert(particles.end(), molecule.begin(), molecule.end());
+    create(atoms, cc, particles, "flowAtoms");
+    create(supportExits, cc, std::vector<long long>{0}, "flowSupportExits");
+    info = new ForceInfo(molecules);
+    cc.addForce(info);
+}
+
+/** Choose the shape for the device, the model and the number of molecules, and make the kernel. */
+void CommonCalcFlowForceKernel::compile(const FlowForce& force) {
+    // A few molecules are bound by latency: one for each group of many work-items. Many are bound by arithmetic: products over a tile
+    // use each weight as often.
+    const int blockTile = 16;
+    const int fewMolecules = cc.getIsCPU() ? 4 : cc.getNumThreadBlocks()/3;
+    shape.tile = (numMolecules <= fewMolecules ? 1 : blockTile);
+    shape.maxSlices = flowKernelMaxSlices;
+    shape.groupSize = cc.getIsCPU() ? 16 : std::min(shape.tile == 1 ? 512 : 256, cc.getMaxThreadBlockSize());
+    numTiles = (numMolecules+shape.tile-1)/shape.tile;
+
+    const DevicePlan plan(force, shape);
+    FlowKernelVariant variant = {shape.tile};
+    const bool isDouble = cc.getUseDoublePrecision(), isMixed = cc.getUseMixedPrecision();
+    const int mixedRows = roundUp(plan.layout.numMixedRows, 64), realRows = roundUp(plan.layout.numRealRows, 512);
+    const int bytes = shape.tile*(mixedRows*(isDouble || isMixed ? 8 : 4)+realRows*(isDouble ? 8 : 4));
+    // The only way to ask for the size of local memory: half of it in threads that need a byte each.
+    // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
+    arenasAreLocal = (!cc.getIsCPU() && bytes <= 2*cc.computeThreadBlockSize(1.0));
+    if (arenasAreLocal) {
+        variant.numMixedRows = mixedRows;
+        variant.numRealRows = realRows;
+    }
+    kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(variant))->createKernel("computeFlowForce");
+    // Registers may allow for fewer.
+    const int warp = 32;
+    if (kernel->getMaxBlockSize() < shape.groupSize)
+        shape.groupSize = std::max(kernel->getMaxBlockSize()/warp*warp, 1);
+}
+
+void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
+    create(layout, cc, std::vector<FlowLayout>{plan.layout}, "flowLayout");
+    create(program, cc, plan.program, "flowProgram");
+    create(stages, cc, plan.stages, "flowStages");
+    create(steps, cc, plan.steps, "flowSteps");
+    create(products, cc, plan.products, "flowProducts");
+    create(indices, cc, plan.indices, "flowIndices");
+    const int realSize = cc.getUseDoublePrecision() ? sizeof(double) : sizeof(float);
+    const int mixedSize = cc.getUseDoublePrecision() || cc.getUseMixedPrecision() ? sizeof(double) : sizeof(float);
+    constants.initialize(cc, plan.constants.size(), mixedSize, "flowConstants");
+    constants.upload(plan.constants, true);
+    weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize, "flowWeights");
+    if (!plan.weights.empty())
+        weights.upload(plan.weights, true);
+    // OpenMM starts so many groups at the most.
+    const std::size_t numArenas = arenasAreLocal ? 0 : std::min(numTiles, cc.getNumThreadBlocks());
+    mixedArenas.initialize(cc, std::max<std::size_t>(numArenas*plan.layout.numMixedRows*shape.tile, 1), mixedSize, "flowMixedArenas");
+    realArenas.initialize(cc, std::max<std::size_t>(numArenas*plan.layout.numRealRows*shape.tile, 1), realSize, "flowRealArenas");
+}
+
+void CommonCalcFlowForceKernel::addArguments() {
+    const std::vector<std::string>& names = cc.getEnergyParamDerivNames();
+    const auto name = std::find(names.begin(), names.end(), scaleParameterName);
+    kernel->addArg(layout);
+    kernel->addArg(program);
+    kernel->addArg(stages);
+    kernel->addArg(steps);
+    kernel->addArg(products);
+    kernel->addArg(indices);
+    kernel->addArg(constants);
+    kernel->addArg(weights);
+    kernel->addArg(atoms);
+    kernel->addArg(0);
+    kernel->addArg(numMolecules);
+    kernel->addArg(mixedArenas);
+    kernel->addArg(realArenas);
+    kernel->addArg(supportExits);
+    kernel->addArg(cc.getPosq());
+    kernel->addArg(cc.getLongForceBuffer());
+    kernel->addArg(cc.getEnergyBuffer());
+    // Never touched if no derivative is wanted.
+    kernel->addArg(scaleDerivative ? cc.getEnergyParamDerivBuffer() : cc.getEnergyBuffer());
+    kernel->addArg(scaleDerivative ? static_cast<int>(name-names.begin()) : -1);
+    kernel->addArg(static_cast<int>(names.size()));
+    kernel->addArg(cc.getPaddedNumAtoms());
+    for (int i = LambdaArgument; i < BoxArgument+3; i++)
+        kernel->addArg();
+    if (cc.getUseMixedPrecision())
+        kernel->addArg(cc.getPosqCorrection());
+    hasArguments = true;
+}
+
+/** What may be another one at each step. */
+void CommonCalcFlowForceKernel::setArguments(ContextImpl& context, bool includeForces) {
+    const double lambda = context.getParameter(scaleParameterName);
+    OpenMM::Vec3 box[3];
+    cc.getPeriodicBoxVectors(box[0], box[1], box[2]);
+    kernel->setArg(IncludeForcesArgument, static_cast<int>(includeForces));
+    if (cc.getUseDoublePrecision() || cc.getUseMixedPrecision()) {
+        kernel->setArg(LambdaArgument, lambda);
+        for (int i = 0; i < 3; i++)
+            kernel->setArg(BoxArgument+i, OpenMM::mm_double4(box[i][0], box[i][1], box[i][2], 0));
+    }
+    else {
+        kernel->setArg(LambdaArgument, static_cast<float>(lambda));
+        for (int i = 0; i < 3; i++)
+            kernel->setArg(BoxArgument+i, OpenMM::mm_float4(static_cast<float>(box[i][0]), static_cast<float>(box[i][1]),
+                    static_cast<float>(box[i][2]), 0));
+    }
+}
+
+double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForces, bool) {
+    ContextSelector selector(cc);
+    if (!hasArguments)
+        addArguments();
+    setArguments(context, includeForces);
+    kernel->execute(numTiles*shape.groupSize, shape.groupSize);
+    return 0;
+}
+
+long long CommonCalcFlowForceKernel::getNumSupportExits() {
+    ContextSelector selector(cc);
+    std::vector<long long> count;
+    supportExits.download(count);
+    return count[0];
+}
+
+void CommonCalcFlowForceKernel::copyParametersToContext(ContextImpl&, const FlowForce& force) {
+    const DevicePlan plan(force, shape);
+    ContextSelector selector(cc);
+    constants.upload(plan.constants, true);
+    if (!plan.weights.empty())
+        weights.upload(plan.weights, true);
+    // All molecules stay alike, so the order of atoms stays valid.
+}
+
+} // namespace OpenMMFlow

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#ifndef OPENMMFLOW_COMMONCALCFLOWFORCEKERNEL_H_
+#define OPENMMFLOW_COMMONCALCFLOWFORCEKERNEL_H_
+
+#include "DevicePlan.h"
+#include "internal/CalcFlowForceKernel.h"
+
+#include <openmm/common/ComputeArray.h>
+#include <openmm/common/ComputeContext.h>
+
+#include <string>
+#include <vector>
+
+namespace OpenMMFlow {
+
+/**
+ * FlowForce through OpenMM's common compute layer, for CUDA, OpenCL and HIP. One launch takes all molecules from positions to forces;
+ * nothing is waited for and nothing leaves the device.
+ */
+class CommonCalcFlowForceKernel : public CalcFlowForceKernel {
+public:
+    CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& context);
+    void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
+    double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
+    void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;
+    long long getNumSupportExits() override;
+
+private:
+    class ForceInfo;
+
+    void compile(const FlowForce& force);
+    void createArrays(const DevicePlan& plan);
+    void addArguments();
+    void setArguments(OpenMM::ContextImpl& context, bool includeForces);
+
+    OpenMM::ComputeContext& cc;
+    ForceInfo* info = nullptr;    // owned by the ComputeContext
+    OpenMM::ComputeKernel kernel;
+    DevicePlan::Shape shape = {};
+    bool arenasAreLocal = false;
+    int numMolecules = 0, numTiles = 0;
+    std::string scaleParameterName;
+    bool scaleDerivative = false, hasArguments = false;
+    OpenMM::ComputeArray layout, program, stages, steps, products, indices, constants, weights;
+    OpenMM::ComputeArray atoms;    // (numMolecules, numParticles)
+    OpenMM::ComputeArray mixedArenas, realArenas;
+    OpenMM::ComputeArray supportExits;
+};
+
+} // namespace OpenMMFlow
+
+#endif // OPENMMFLOW_COMMONCALCFLOWFORCEKERNEL_H_

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+#include "DevicePlan.h"
+#include "engine/InternalCoordinates.h"
+#include "engine/LogProbBound.h"
+#include "engine/Marginals.h"
+#include "engine/SupportContinuation.h"
+#include "internal/MoleculeGatherer.h"
+#include "internal/ThermalEnergy.h"
+
+#include <algorithm>
+
+namespace OpenMMFlow {
+
+namespace {
+
+/** Append values to an array and say where they begin. */
+template <class T, class Values>
+int append(std::vector<T>& array, const Values& values) {
+    const int place = static_cast<int>(array.size());
+    array.insert(array.end(), std::begin(values), std::end(values));
+    return place;
+}
+
+template <class T>
+int append(std::vector<T>& array, std::initializer_list<T> values) {
+    return append<T, std::initializer_list<T>>(array, values);
+}
+
+} // namespace
+
+class DevicePlan::Builder {
+public:
+    Builder(DevicePlan& plan, const FlowForce& force, const Shape& shape) :
+            plan(plan), force(force), architecture(force.getModel().getArchitecture()), shape(shape) {
+    }
+
+    void build() {
+        addGeometry();
+        for (const Layer& layer : architecture.layers)
+            if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
+                numRealRows = std::max(numRealRows, numTemporaryRows(*coupling));
+        operation(FLOW_GATHER);
+        if (force.usesPeriodicBoundaryConditions())
+            operation(FLOW_UNWRAP);
+        for (int code : {FLOW_BONDS_AND_ANGLES, FLOW_SUM_CONTINUATION, FLOW_FINISH_CONTINUATION, FLOW_TORSIONS})
+            operation(code);
+        const std::vector<std::vector<Domain>> domains = coordinateDomains(architecture);
+        for (std::size_t i = 1; i < architecture.layers.size(); i++)
+            if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&architecture.layers[i]))
+                addCoupling(*coupling, domains[i-1]);
+            else
+                addMarginal(std::get<MarginalLayer>(architecture.layers[i]));
+        addBase();
+        for (int code : {FLOW_SUM_LOG_PROB, FLOW_FINISH_LOG_PROB, FLOW_ENERGY})
+            operation(code);
+        layout().numForwardOperations = static_cast<int>(plan.program.size());
+        // The layers backwards, the operations of each in the order that they were noted in.
+        for (auto layer = wayBack.rbegin(); layer != wayBack.rend(); ++layer)
+            append(plan.program, *layer);
+        operation(FLOW_FORCES);
+        layout().numOperations = static_cast<int>(plan.program.size());
+        layout().numTerms = numTerms;
+        layout().termRow = mixedRows(numTerms);
+        layout().baseTermRow += layout().termRow;
+        for (FlowStage& stage : plan.stages)
+            stage.termRow += layout().termRow;
+        layout().partialRow = realRows(mostPartialSums);
+        layout().numMixedRows = numMixedRows;
+        layout().numRealRows = numRealRows;
+    }
+
+private:
+    FlowLayout& layout() {
+        return plan.layout;
+    }
+
+    void operation(int code, int index = 0) {
+        plan.program.push_back({code, index});
+    }
+
+    int mixedRows(int count) {
+        numMixedRows += count;
+        return numMixedRows-count;
+    }
+
+    int realRows(int count) {
+        numRealRows += count;
+        return numRealRows-count;
+    }
+
+    /** Rows that do not outlive a pass through one coupling; all couplings share them. */
+    int temporaryRows(int count) {
+        nextTemporaryRow += count;
+        return nextTemporaryRow-count;
+    }
+
+    static int numTemporaryRows(const CouplingLayer& layer) {
+        const int DK = static_cast<int>(layer.transformed.size())*layer.transformer.components;
+        int rows = 5*DK+(layer.transformer.closedForm == Direction::Sampling ? 7*DK : 0);
+        for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
+            rows += static_cast<int>(network.front().weight.shape[1]);
+            for (std::size_t i = 0; i+1 < network.size(); i++)
+                rows += 2*static_cast<int>(network[i].bias.values.size());
+        }
+        return rows;
+    }
+
+    int terms(int count) {
+        numTerms += count;
+        return numTerms-count;
+    }
+
+    void addGeometry() {
+        const int P = architecture.numParticles;
+        const InternalCoordinates coordinates(std::get<InternalCoordinatesLayer>(architecture.layers.front()).zMatrix, P,
+                architecture.measure);
+        const SupportContinuation continuation(force.getModel(), force.getMargins(), logProbLowerBound(architecture));
+        GeometryPlan geometry = {};
+        coordinates.describe(geometry);
+        continuation.describe(geometry);
+        FlowLayout& l = layout();
+        l.numParticles = P;
+        l.numBonds = P-1;
+        l.numAngles = P-2;
+        l.numTorsions = P-3;
+        l.numCoordinates = architecture.numCoordinates();
+        l.treeIndex = static_cast<int>(plan.indices.size());
+        const MoleculeGatherer gatherer(architecture);
+        for (const MoleculeGatherer::TreeBond& bond : gatherer.getTree())
+            append(plan.indices, {bond.parent, bond.child});
+        l.bondIndex = appendAtoms(geometry.bonds, 2*l.numBonds);
+        l.angleIndex = appendAtoms(geometry.angles, 3*l.numAngles);
+        l.torsionIndex = appendAtoms(geometry.torsions, 4*l.numTorsions);
+        l.thermalEnergyConstant = append(plan.constants, {thermalEnergy(force.getTemperature())});
+        l.ceilingConstant = append(plan.constants, {geometry.ceiling});
+        l.logConstant = append(plan.constants, {geometry.logConstant});
+        l.rangeConstant = static_cast<int>(plan.constants.size());
+        for (int i = 0; i < l.numBonds; i++)
+            addRange(geometry.bondRanges[i], !geometry.cartesian && i < 2 ? i : 2);
+        for (int i = 0; i < l.numAngles; i++)
+            addRange(geometry.angleRanges[i], !geometry.cartesian && i == 0 ? 0 : 1);
+        for (int i = 0; i < l.numTorsions; i++)
+            addRange(geometry.torsionAngleRanges[i], 0);
+        const int numRanges = l.numBonds+l.numAngles+l.numTorsions;
+        l.positionRow = mixedRows(3*P);
+        l.coordinateRow = mixedRows(l.numCoordinates);
+        l.gradientRow = mixedRows(l.numCoordinates);
+        l.chiRow = mixedRows(numRanges);
+        l.wallRow = mixedRows(numRanges);
+        l.outsideRow = mixedRows(numRanges);
+        l.scratchRow = mixedRows(3*shape.maxSlices);
+        l.totalRow = mixedRows(4);
+        terms(l.numBonds+l.numAngles);
+    }
+
+    int appendAtoms(const int* atoms, int count) {
+        plan.indices.insert(plan.indices.end(), atoms, atoms+count);
+        return static_cast<int>(plan.indices.size())-count;
+    }
+
+    /** @param volumePower  of the bond or of the sine of the angle in the volume element */
+    void addRange(const SupportRange& r, double volumePower) {
+        const FlowRange range = {r.lower, r.upper, r.margin, r.wallLower, r.wallUpper, r.chiLow0, r.chiLow1, r.chiHigh0, r.chiHigh1,
+                volumePower};
+        const double* values = &range.lower;
+        plan.constants.insert(plan.constants.end(), values, values+sizeof(FlowRange)/sizeof(double));
+    }
+
+    void addMarginal(const MarginalLayer& layer) {
+        const Marginals marginals(layer);
+        FlowStage stage = {};
+        stage.distribution = (layer.distribution == Distribution::Uniform ? FLOW_DISTRIBUTION_UNIFORM : FLOW_DISTRIBUTION_NORMAL);
+        stage.count = static_cast<int>(layer.coordinates.size());
+        stage.coordinateIndex = append(plan.indices, layer.coordinates);
+        stage.parameterConstant = addDistributions(marginals, stage.distribution, stage.count);
+        stage.termRow = terms(stage.count);
+        stage.densityRow = mixedRows(stage.count);
+        stage.slopeRow = mixedRows(stage.count);
+        const int index = static_cast<int>(plan.stages.size());
+        operation(FLOW_MARGINAL, index);
+        wayBack.push_back({{FLOW_MARGINAL_BACKWARD, index}});
+        plan.stages.push_back(stage);
+    }
+
+    int addDistributions(const Marginals& marginals, int distribution, int count) {
+        const int place = static_cast<int>(plan.constants.size());
+        for (int i = 0; i < count; i++) {
+            const MarginalPlan::Parameters& p = marginals.plan().parameters[i];
+            if (distribution == FLOW_DISTRIBUTION_UNIFORM)
+                append(plan.constants, {p.lower, p.inverseWidth, p.logInverseWidth, 0.0, 0.0});
+            else
+                append(plan.constants, {p.mean, p.inverseStd, p.cdfLower, p.inverseMass, p.logNorm});
+        }
+        return place;
+    }
+
+    void addBase() {
+        // A uniform base density is 1.
+        std::vector<int> numbers(architecture.numCoordinates(), -1);
+        int count = 0;
+        layout().baseConstant = static_cast<int>(plan.constants.size());
+        for (const CoordinateDistributions& base : architecture.base)
+            if (base.distribution != Distribution::Uniform) {
+                for (int coordinate : base.coordinates)
+                    numbers[coordinate] = count++;
+                addDistributions(Marginals(base), FLOW_DISTRIBUTION_NORMAL, static_cast<int>(base.coordinates.size()));
+            }
+        layout().baseIndex = append(plan.indices, numbers);
+        layout().baseTermRow = terms(count);
+        operation(FLOW_BASE);
+    }
+
+    void addCoupling(const CouplingLayer& layer, const std::vector<Domain>& domains) {
+        const SmoothMixtureTransformer& transformer = layer.transformer;
+        FlowStage stage = {};
+        std::vector<int> plain, circular;
+        for (int i : layer.conditionedOn)
+            (domains[i] == Domain::Circle ? circular : plain).push_back(i);
+        stage.numPlain = static_cast<int>(plain.size());
+        stage.numCircularFeatures = static_cast<int>(circular.size());
+        stage.plainIndex = append(plan.indices, plain);
+        stage.circularIndex = append(plan.indices, circular);
+        // Intervals first, then circles; order[d] is the place of d in the file.
+        const int D = static_cast<int>(layer.transformed.size()), K = transformer.components;
+        std::vector<int> order;
+        stage.transformedIndex = static_cast<int>(plan.indices.size());
+        for (Domain domain : {Domain::Interval, Domain::Circle})
+            for (int d = 0; d < D; d++)
+                if (domains[layer.transformed[d]] == domain) {
+                    order.push_back(d);
+                    plan.indices.push_back(layer.transformed[d]);
+                    (domain == Domain::Interval ? stage.numIntervals : stage.numCircles)++;
+                }
+        stage.components = K;
+        stage.exponent = transformer.exponent;
+        stage.published = (transformer.head == MixtureHead::Published);
+        stage.inverse = (transformer.closedForm == Direction::Sampling);
+        stage.headConstant = append(plan.constants, {transformer.alphaOffset, transformer.alphaRange, transformer.logSteepnessBound,
+                transformer.minimumFloor});
+        stage.termRow = terms(D);
+        const int numFeatures = stage.numPlain+2*stage.numCircularFeatures;
+        stage.numNetworks = static_cast<int>(layer.conditioner.networks.size());
+        stage.featureRow = realRows(numFeatures);
+        stage.rawRow = realRows(5*K*D);
+        stage.argumentRow = realRows(D);
+        stage.valueRow = realRows(D);
+        stage.mixtureSlopeRow = realRows(D);
+        stage.curvatureRow = realRows(D);
+        nextTemporaryRow = 0;
+        stage.featureGradientRow = temporaryRows(stage.numNetworks*numFeatures);
+        stage.rawGradientRow = temporaryRows(5*K*D);
+        // One of them is of the way forward, the other one of the way back.
+        stage.componentRow = stage.rawGradientRow;
+        if (stage.inverse)
+            stage.parameterRow = temporaryRows(7*K*D);
+        const int index = static_cast<int>(plan.stages.size());
+        operation(FLOW_FEATURES, index);
+        wayBack.push_back({{FLOW_COMPONENTS_BACKWARD, index}, {FLOW_MIXTURE_BACKWARD, index}});
+        addNetworks(layer.conditioner, order, K, numFeatures, stage);
+        wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
+        if (stage.inverse)
+            for (int code : {FLOW_PARAMETERS, FLOW_SOLVE})
+                operation(code, index);
+        for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
+            operation(code, index);
+        plan.stages.push_back(stage);
+    }
+
+    static int activationNumber(ActivationType type) {
+        switch (type) {
+            case ActivationType::SiLU: return FLOW_ACTIVATION_SILU;
+            case ActivationType::Tanh: return FLOW_ACTIVATION_TANH;
+            case ActivationType::Sin: return FLOW_ACTIVATION_SIN;
+            case ActivationType::GELU: return FLOW_ACTIVATION_GELU;
+            default: return FLOW_ACTIVATION_SOFTPLUS;
+        }
+    }
+
+    /**
+     * Layers of the same depth, counted from the first, make one step; backward, counted from the last.
+     *
+     * @param order  of the transformed coordinates; rows of the raw parameters are (5, K, D) here and (5, D, K) in the file
+     */
+    void addNetworks(const Conditioner& conditioner, const std::vector<int>& order, int K, int numFeatures, const FlowStage& stage) {
+        const std::vector<std::vector<DenseLayer>>& networks = conditioner.networks;
+        const int D = static_cast<int>(order.size());
+        std::size_t depth = 0;
+        for (const auto& network : networks)
+            depth = std::max(depth, network.size());
+        std::vector<std::vector<FlowProduct>> forward(depth), backward(depth);
+        int firstRawRow = 0;
+        for (std::size_t n = 0; n < networks.size(); n++) {
+            const std::vector<DenseLayer>& network = networks[n];
+            int source = stage.featureRow, slopes = -1;
+            std::vector<FlowProduct> onTheWayBack(network.size());
+            for (std::size_t i = 0; i < network.size(); i++) {
+                const DenseLayer& dense = network[i];
+                const int outputs = static_cast<int>(dense.weight.shape[0]), inputs = static_cast<int>(dense.weight.shape[1]);
+                const bool last = (i+1 == network.size());
+                std::vector<int> rows(outputs);    // of the file
+                for (int o = 0; o < outputs; o++)
+                    rows[o] = (last ? o/(D*K)*D*K+order[o%D]*K+o/D%K : o);
+                FlowProduct product = {};
+                product.inputs = inputs;
+                product.outputs = outputs;
+                product.sourceRow = source;
+                product.matrixWeight = static_cast<int>(plan.weights.size());
+                for (int j = 0; j < inputs; j++)
+                    for (int o = 0; o < outputs; o++)
+                        plan.weights.push_back(dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j]);
+                product.biasWeight = static_cast<int>(plan.weights.size());
+                for (int o = 0; o < outputs; o++)
+                    plan.weights.push_back(dense.bias.values[rows[o]]);
+                product.activated = !last;
+                product.slopeRow = (last ? -1 : realRows(outputs));
+                product.targetRow = (last ? stage.rawRow+firstRawRow : temporaryRows(outputs));
+                forward[i].push_back(product);
+
+                FlowProduct& transposed = onTheWayBack[i];
+                transposed = {};
+                transposed.inputs = outputs;
+                transposed.outputs = inputs;
+                transposed.sourceRow = (last ? stage.rawGradientRow+firstRawRow : temporaryRows(outputs));
+                transposed.matrixWeight = static_cast<int>(plan.weights.size());
+                for (int o = 0; o < outputs; o++)
+                    for (int j = 0; j < inputs; j++)
+                        plan.weights.push_back(dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j]);
+                transposed.biasWeight = -1;
+                transposed.slopeRow = slopes;
+                source = product.targetRow;
+                slopes = product.slopeRow;
+            }
+            for (std::size_t i = 0; i < network.size(); i++) {
+                onTheWayBack[i].targetRow = (i > 0 ? onTheWayBack[i-1].sourceRow :
+                        stage.featureGradientRow+static_cast<int>(n)*numFeatures);
+                backward[network.size()-1-i].push_back(onTheWayBack[i]);
+            }
+            firstRawRow += static_cast<int>(network.back().bias.values.size());
+        }
+        for (std::vector<FlowProduct>& products : forward)
+            addStep(products, conditioner.activation, plan.program);
+        for (std::vector<FlowProduct>& products : backward)
+            addStep(products, conditioner.activation, wayBack.back());
+    }
+
+    void addStep(std::vector<FlowProduct>& products, ActivationType activation, std::vector<FlowOperation>& operations) {
+        FlowStep step = {};
+        step.firstProduct = static_cast<int>(plan.products.size());
+        step.activation = activationNumber(activation);
+        int shortest = products.front().inputs;
+        for (FlowProduct& product : products) {
+            product.firstOutput = step.numOutputs;
+            step.numOutputs += product.outputs;
+            shortest = std::min(shortest, product.inputs);
+        }
+        // Networks without features are their bias, and have no gradient.
+        if (step.numOutputs == 0)
+            return;
+        append(plan.products, products);
+        // Enough for all work-items, but no sum shorter than some inputs.
+        const int smallestSum = 8, chunks = (shape.tile == 1 ? 1 : shape.tile/4);
+        step.slices = std::max(1, std::min(shape.groupSize/(step.numOutputs*chunks), shortest/smallestSum));
+        const int index = static_cast<int>(plan.steps.size());
+        operations.push_back({FLOW_PRODUCT, index});
+        if (step.slices > 1) {
+            operations.push_back({FLOW_SUM_SLICES, index});
+            mostPartialSums = std::max(mostPartialSums, step.slices*step.numOutputs);
+        }
+        plan.steps.push_back(step);
+    }
+
+    DevicePlan& plan;
+    const FlowForce& force;
+    const Architecture& architecture;
+    const Shape shape;
+    std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
+    int numMixedRows = 0, numRealRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;
+};
+
+DevicePlan::DevicePlan(const FlowForce& force, const Shape& shape) {
+    Builder(*this, force, shape).build();
+}
+
+} // namespace OpenMMFlow

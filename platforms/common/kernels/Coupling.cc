@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT
+// Coupling layers. Components of mixtures go to work-items of their own, (K, D, TILE); their parameters and values are recomputed on
+// the way back.
+
+#ifdef USE_DOUBLE_PRECISION
+#define REAL_EPSILON 2.220446049250313e-16
+#else
+#define REAL_EPSILON 1.1920929e-7f
+#endif
+
+typedef struct {
+    real weight, mu, sigma, alpha, floor;
+    real dMu, dSigma, dAlpha, dFloor;    // derivatives with respect to the raw parameters
+    MixtureComponentEnds ends;
+} FlowComponent;
+
+static DEVICE inline real rawParameter(GLOBAL const FlowStage* stage, RealArena arena, int p, int k, int d, int t) {
+    return AT(arena, stage->rawRow+(p*stage->components+k)*(stage->numIntervals+stage->numCircles)+d);
+}
+
+// Element k of the softmax over the components of block p; also the sum of elements 0 to k.
+static DEVICE inline real softmax(GLOBAL const FlowStage* stage, RealArena arena, int p, int k, int d, int t, real* cumulative) {
+    const int K = stage->components;
+    real largest = rawParameter(stage, arena, p, 0, d, t);
+    for (int j = 1; j < K; j++)
+        largest = max(largest, rawParameter(stage, arena, p, j, d, t));
+    real sum = 0, upToK = 0, element = 0;
+    for (int j = 0; j < K; j++) {
+        real e = exp(rawParameter(stage, arena, p, j, d, t)-largest);
+        sum += e;
+        if (j == k) {
+            element = e;
+            upToK = sum;
+        }
+    }
+    *cumulative = upToK/sum;
+    return element/sum;
+}
+
+static DEVICE FlowComponent mixtureHead(GLOBAL const FlowStage* stage, Constants constants, RealArena arena, int k, int d, int t) {
+    const bool circular = (d >= stage->numIntervals);
+    Constants head = constants+stage->headConstant;
+    const real bound = (real) head[2], floor0 = (real) head[3];
+    const real prior = ((real) k+(real) 0.5)/(real) stage->components;
+    real cumulative;
+    HeadParameter mu, sigma;
+    HeadParameter alpha = headLogistic(rawParameter(stage, arena, 1, k, d, t), (real) head[0], (real) head[1]);
+    HeadParameter floorValue = headLogistic(rawParameter(stage, arena, 4, k, d, t), floor0, (real) 1-floor0);
+    if (stage->published) {
+        softmax(stage, arena, 2, k, d, t, &cumulative);
+        mu.value = cumulative;
+        mu.d1 = (real) 1;
+        if (circular) {
+            sigma = headSteepnessOnCircle(-bound, bound);
+            sigma.d1 = (real) 0;
+        }
+        else
+            sigma = headSteepnessOnInterval(rawParameter(stage, arena, 3, k, d, t), bound, (real) 1);
+    }
+    else if (circular) {
+        mu.value = prior+rawParameter(stage, arena, 2, k, d, t);
+        mu.d1 = (real) 1;
+        sigma = headSteepnessOnCircle(rawParameter(stage, arena, 3, k, d, t), bound);
+    }
+    else {
+        mu = headCentreOnInterval(rawParameter(stage, arena, 2, k, d, t), prior);
+        sigma = headSteepnessOnInterval(rawParameter(stage, arena, 3, k, d, t), bound, (real) 1/bound);
+    }
+    FlowComponent c;
+    c.weight = softmax(stage, arena, 0, k, d, t, &cumulative);
+    c.mu = mu.value;
+    c.dMu = mu.d1;
+    c.sigma = sigma.value;
+    c.dSigma = sigma.d1;
+    c.alpha = alpha.value;
+    c.dAlpha = alpha.d1;
+    c.floor = floorValue.value;
+    c.dFloor = floorValue.d1;
+    c.ends = mixtureComponentEnds(c.mu, c.sigma, c.alpha, stage->exponent, circular);
+    return c;
+}
+
+// The conditioning coordinates as the networks see them, and where the mixtures are evaluated unless that is to be solved for.
+static DEVICE void features(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+        RealArena realArena) {
+    const int numPlain = stage->numPlain, numCircular = stage->numCircularFeatures, D = stage->numIntervals+stage->numCircles;
+    FOR_EACH(numPlain+numCircular+D) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        if (i < numPlain)
+            AT(realArena, stage->featureRow+i) = (real) AT(arena, layout->coordinateRow+indices[stage->plainIndex+i]);
+        else if (i < numPlain+numCircular) {
+            Activation a = activationSin((real) 6.283185307179586476925*
+                    (real) AT(arena, layout->coordinateRow+indices[stage->circularIndex+i-numPlain]));
+            AT(realArena, stage->featureRow+i) = a.d1;
+            AT(realArena, stage->featureRow+i+numCircular) = a.value;
+        }
+        else {
+            int d = i-numPlain-numCircular;
+            AT(realArena, stage->argumentRow+d) = (real) AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]);
+        }
+    }
+}
+
+static DEVICE void featuresBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+        RealArena realArena) {
+    const int numPlain = stage->numPlain, numCircular = stage->numCircularFeatures, numFeatures = numPlain+2*numCircular;
+    FOR_EACH(numPlain+numCircular) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        real gradient = 0, sineGradient = 0;
+        for (int network = 0; network < stage->numNetworks; network++) {
+            const int row = stage->featureGradientRow+network*numFeatures+i;
+            gradient += AT(realArena, row);
+            if (i >= numPlain)
+                sineGradient += AT(realArena, row+numCircular);
+        }
+        if (i < numPlain)
+            AT(arena, layout->gradientRow+indices[stage->plainIndex+i]) += gradient;
+        else {
+            mixed cosine = AT(realArena, stage->featureRow+i), sine = AT(realArena, stage->featureRow+i+numCircular);
+            AT(arena, layout->gradientRow+indices[stage->circularIndex+i-numPlain]) +=
+                    (mixed) 6.283185307179586476925*(cosine*sineGradient-sine*gradient);
+        }
+    }
+}
+
+// The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not halve
+// the residual.
+static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, real y, bool circular, int d, int t) {
+    const int K = stage->components, D = stage->numIntervals+stage->numCircles;
+    real low = 0, high = 1, x = y, last = 2;
+    for (int iteration = 0; iteration < 150; iteration++) {
+        real value = 0, d1 = 0;
+        for (int k = 0; k < K; k++) {
+            const int row = stage->parameterRow+k*D+d;
+            MixtureComponentEnds ends;
+            ends.lower.value = AT(arena, row+5*K*D);
+            ends.inverseMass = AT(arena, row+6*K*D);
+            real weight = AT(arena, row), mu = AT(arena, row+K*D), sigma = AT(arena, row+2*K*D);
+            real u = mixtureComponentArgument(x, mu, sigma, circular);
+            MixtureComponent c = mixtureComponent(x, sigma, AT(arena, row+4*K*D),
+                    smoothSigmoid(u, AT(arena, row+3*K*D), stage->exponent), ends, mixtureComponentWinding(x, mu, sigma, circular));
+            value += weight*c.value;
+            d1 += weight*c.d1;
+        }
+        real residual = value-y;
+        if (residual > 0)
+            high = x;
+        else
+            low = x;
+        real newton = x-residual/d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
+        if (fabs(newton-x) <= tolerance || high-low <= tolerance)
+            break;
+        bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
+        x = (safe ? newton : (real) 0.5*(low+high));
+        last = size;
+    }
+    return x;
+}
+
+// The parameters of all components, for root finding.
+static DEVICE void parameters(GLOBAL const FlowStage* stage, Constants constants, RealArena arena) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    FOR_EACH(K*D) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        FlowComponent c = mixtureHead(stage, constants, arena, i/D, i%D, t);
+        const int row = stage->parameterRow+i;
+        AT(arena, row) = c.weight;
+        AT(arena, row+K*D) = c.mu;
+        AT(arena, row+2*K*D) = c.sigma;
+        AT(arena, row+3*K*D) = c.alpha;
+        AT(arena, row+4*K*D) = c.floor;
+        AT(arena, row+5*K*D) = c.ends.lower.value;
+        AT(arena, row+6*K*D) = c.ends.inverseMass;
+    }
+}
+
+// The coordinates as roots of their mixtures.
+static DEVICE void solve(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+        RealArena realArena) {
+    FOR_EACH(stage->numIntervals+stage->numCircles) {
+        int d = ITEM_ROW, t = ITEM_MOLECULE;
+        bool circular = (d >= stage->numIntervals);
+        real y = AT(realArena, stage->argumentRow+d), turns = (circular ? floor(y) : (real) 0);
+        real x = solveMixture(stage, realArena, y-turns, circular, d, t);
+        AT(realArena, stage->argumentRow+d) = x;
+        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = x+turns;
+    }
+}
+
+// All components at their argument, or their gradient with respect to the raw parameters.
+static DEVICE void components(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+        MixedArena arena, RealArena realArena, bool backward) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    FOR_EACH(K*D) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE, d = i%D;
+        bool circular = (d >= stage->numIntervals);
+        FlowComponent c = mixtureHead(stage, constants, realArena, i/D, d, t);
+        real x = AT(realArena, stage->argumentRow+d);
+        real u = mixtureComponentArgument(x, c.mu, c.sigma, circular);
+        real winding = mixtureComponentWinding(x, c.mu, c.sigma, circular);
+        SmoothSigmoid s = smoothSigmoid(u, c.alpha, stage->exponent);
+        MixtureComponent value = mixtureComponent(x, c.sigma, c.floor, s, c.ends, winding);
+        if (!backward) {
+            AT(realArena, stage->componentRow+i) = c.weight*value.value;
+            AT(realArena, stage->componentRow+K*D+i) = c.weight*value.d1;
+            AT(realArena, stage->componentRow+2*K*D+i) = c.weight*value.d2;
+        }
+        else {
+            real yGradient = (real) AT(arena, layout->gradientRow+indices[stage->transformedIndex+d]);
+            real d1 = AT(realArena, stage->mixtureSlopeRow+d), d2 = AT(realArena, stage->curvatureRow+d);
+            // Derivatives of L, which has ln|dy/dx| as a term, with respect to F and F' at fixed argument.
+            real vF = yGradient, vD = (real) 1/d1;
+            if (stage->inverse) {
+                // Inverse function theorem at the root: dy/dx = 1/F', dy/dtheta = -F_theta/F', ln|dy/dx| = -ln F'.
+                vF = -(yGradient-d2*vD)*vD;
+                vD = -vD;
+            }
+            MixtureComponentGradient g = mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, vF, vD);
+            const int row = stage->rawGradientRow+i;
+            AT(realArena, row) = c.weight*(vF*(value.value-AT(realArena, stage->valueRow+d))+vD*(value.d1-d1));
+            AT(realArena, row+K*D) = c.weight*c.dAlpha*g.alpha;
+            AT(realArena, row+2*K*D) = c.weight*c.dMu*g.mu;
+            AT(realArena, row+3*K*D) = c.weight*c.dSigma*g.sigma;
+            AT(realArena, row+4*K*D) = c.weight*c.dFloor*g.floor;
+        }
+    }
+}
+
+static DEVICE void mixture(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+        RealArena realArena) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    FOR_EACH(D) {
+        int d = ITEM_ROW, t = ITEM_MOLECULE;
+        real value = 0, d1 = 0, d2 = 0;
+        for (int k = 0; k < K; k++) {
+            int row = stage->componentRow+k*D+d;
+            value += AT(realArena, row);
+            d1 += AT(realArena, row+K*D);
+            d2 += AT(realArena, row+2*K*D);
+        }
+        AT(realArena, stage->valueRow+d) = value;
+        AT(realArena, stage->mixtureSlopeRow+d) = d1;
+        AT(realArena, stage->curvatureRow+d) = d2;
+        mixed logSlope = log(d1);
+        if (stage->inverse)
+            AT(arena, stage->termRow+d) = -logSlope;
+        else {
+            AT(arena, stage->termRow+d) = logSlope;
+            AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = value;
+        }
+    }
+}
+
+static DEVICE void mixtureBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+        RealArena realArena) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    FOR_EACH(D) {
+        int d = ITEM_ROW, t = ITEM_MOLECULE, row = layout->gradientRow+indices[stage->transformedIndex+d];
+        real yGradient = (real) AT(arena, row), d1 = AT(realArena, stage->mixtureSlopeRow+d), inverse = (real) 1/d1;
+        real d2 = AT(realArena, stage->curvatureRow+d);
+        AT(arena, row) = (stage->inverse ? (yGradient-d2*inverse)*inverse : yGradient*d1+d2*inverse);
+        if (stage->published) {
+            // mu_k = share_0+...+share_k, share = softmax(raw)
+            const int first = stage->rawGradientRow+2*K*D+d;
+            real sum = 0, mean = 0, cumulative;
+            for (int k = K-1; k >= 0; k--) {
+                sum += AT(realArena, first+k*D);
+                AT(realArena, first+k*D) = sum;
+                mean += sum*softmax(stage, realArena, 2, k, d, t, &cumulative);
+            }
+            for (int k = 0; k < K; k++)
+                AT(realArena, first+k*D) = softmax(stage, realArena, 2, k, d, t, &cumulative)*(AT(realArena, first+k*D)-mean);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+
+// Sums of the rows of the continuation for each molecule: chi (a product), the wall, and whether anything is outside.
+static DEVICE void sumContinuation(GLOBAL const FlowLayout* layout, MixedArena arena) {
+    const int numRows = layout->numBonds+layout->numAngles+layout->numTorsions;
+    FOR_EACH(MAX_SLICES) {
+        int slice = ITEM_ROW, t = ITEM_MOLECULE;
+        mixed chi = 1, wallSum = 0, outside = 0;
+        for (int row = slice; row < numRows; row += MAX_SLICES) {
+            chi *= AT(arena, layout->chiRow+row);
+            wallSum += AT(arena, layout->wallRow+row);
+            outside += AT(arena, layout->outsideRow+row);
+        }
+        AT(arena, layout->scratchRow+slice) = chi;
+        AT(arena, layout->scratchRow+MAX_SLICES+slice) = wallSum;
+        AT(arena, layout->scratchRow+2*MAX_SLICES+slice) = outside;
+    }
+}
+
+static DEVICE void finishContinuation(GLOBAL const FlowLayout* layout, MixedArena arena) {
+    FOR_EACH(3) {
+        int which = ITEM_ROW, t = ITEM_MOLECULE;
+        mixed total = AT(arena, layout->scratchRow+which*MAX_SLICES);
+        for (int slice = 1; slice < MAX_SLICES; slice++) {
+            mixed next = AT(arena, layout->scratchRow+which*MAX_SLICES+slice);
+            total = (which == 0 ? total*next : total+next);
+        }
+        AT(arena, layout->totalRow+which) = total;
+    }
+}
+
+// Sums of the terms of ln p for each molecule.
+static DEVICE void sumLogProb(GLOBAL const FlowLayout* layout, MixedArena arena) {
+    FOR_EACH(MAX_SLICES) {
+        int slice = ITEM_ROW, t = ITEM_MOLECULE;
+        mixed sum = 0;
+        for (int row = slice; row < layout->numTerms; row += MAX_SLICES)
+            sum += AT(arena, layout->termRow+row);
+        AT(arena, layout->scratchRow+slice) = sum;
+    }
+}
+
+static DEVICE void finishLogProb(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena) {
+    FOR_EACH(1) {
+        int t = ITEM_MOLECULE;
+        mixed sum = constants[layout->logConstant];
+        for (int slice = 0; slice < MAX_SLICES; slice++)
+            sum += AT(arena, layout->scratchRow+slice);
+        AT(arena, layout->totalRow+3) = sum;
+    }
+}
+
+// The energies of a tile, by one work-item, in the order of the molecules.
+static DEVICE void addEnergies(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena, mixed lambda, int firstMolecule,
+        int numMolecules, GLOBAL mixed* energy, GLOBAL mixed* derivative, GLOBAL mm_ulong* supportExits) {
+    const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
+    mixed energySum = 0, flowSum = 0;
+    for (int t = 0; t < TILE && firstMolecule+t < numMolecules; t++) {
+        mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3);
+        // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
+        mixed flow = -logProb;
+        if (chi == 0)
+            flow = ceiling;
+        else if (chi != 1)
+            flow = ceiling-chi*(logProb+ceiling);
+        energySum += lambda*flow+AT(arena, layout->totalRow+1);
+        flowSum += flow;
+        if (AT(arena, layout->totalRow+2) > 0)
+            ATOMIC_ADD(supportExits, (mm_ulong) 1);
+    }
+    *energy += thermalEnergy*energySum;
+    if (derivative != 0)
+        *derivative += thermalEnergy*flowSum;
+}
+
+/**
+ * Energies and forces of all molecules: work-groups take tiles of TILE molecules and run the program for each.
+ *
+ * @param program     layout->numOperations operations, of which the first layout->numForwardOperations do for the energy
+ * @param atoms       (numMolecules, numParticles) particles
+ * @param firstMolecule, numMolecules  which of them: from the first one to one before the last number
+ * @param mixedArenas, realArenas  one for each group, unless they are in local memory
+ * @param energyBuffer  the energy, kJ/mol, is added to one number for each group,
+ * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
+ */
+KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL const FlowOperation* RESTRICT program,
+        GLOBAL const FlowStage* RESTRICT stages, GLOBAL const FlowStep* RESTRICT steps, GLOBAL const FlowProduct* RESTRICT products,
+        GLOBAL const int* RESTRICT indices, GLOBAL const mixed* RESTRICT constants, GLOBAL const real* RESTRICT weights,
+        GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, GLOBAL mixed* mixedArenas, GLOBAL real* realArenas,
+        GLOBAL mm_ulong* RESTRICT supportExits, GLOBAL const real4* RESTRICT posq, GLOBAL mm_ulong* RESTRICT forceBuffers,
+        GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives, int paddedNumAtoms, mixed lambda, int includeForces,
+        mixed4 boxA, mixed4 boxB, mixed4 boxC
+#ifdef USE_MIXED_PRECISION
+        , GLOBAL const real4* RESTRICT posqCorrection
+#endif
+        ) {
+#ifdef ARENAS_ARE_LOCAL
+    LOCAL mixed mixedArena[NUM_MIXED_ROWS*TILE];
+    // A tile's rows are read as vectors.
+    LOCAL real4 realVectors[NUM_REAL_ROWS*TILE/4];
+    RealArena realArena = (RealArena) realVectors;
+#else
+    MixedArena mixedArena = mixedArenas+GROUP_ID*layout->numMixedRows*TILE;
+    RealArena realArena = realArenas+GROUP_ID*layout->numRealRows*TILE;
+#endif
+#ifndef USE_MIXED_PRECISION
+    GLOBAL const real4* posqCorrection = posq;
+#endif
+    const int numOperations = (includeForces ? layout->numOperations : layout->numForwardOperations);
+    for (int first = firstMolecule+GROUP_ID*TILE; first < numMolecules; first += NUM_GROUPS*TILE) {
+        for (int operation = 0; operation < numOperations; operation++) {
+            const int index = program[operation].index;
+            GLOBAL const FlowStage* stage = stages+index;
+            GLOBAL const FlowStep* step = steps+index;
+            switch (program[operation].code) {
+                case FLOW_GATHER:
+                    gatherPositions(layout, mixedArena, atoms, posq, posqCorrection, first, numMolecules);
+                    break;
+                case FLOW_UNWRAP:
+                    unwrap(layout, indices, mixedArena, boxA, boxB, boxC);
+                    break;
+                case FLOW_BONDS_AND_ANGLES:
+                    bondsAndAngles(layout, indices, constants, mixedArena);
+                    break;
+                case FLOW_SUM_CONTINUATION:
+                    sumContinuation(layout, mixedArena);
+                    break;
+                case FLOW_FINISH_CONTINUATION:
+                    finishContinuation(layout, mixedArena);
+                    break;
+                case FLOW_TORSIONS:
+                    torsions(layout, indices, mixedArena);
+                    break;
+                case FLOW_MARGINAL:
+                    marginal(layout, stage, indices, constants, mixedArena);
+                    break;
+                case FLOW_FEATURES:
+                    features(layout, stage, indices, mixedArena, realArena);
+                    break;
+                case FLOW_PRODUCT:
+                    multiply(step, products, weights, layout->partialRow, realArena);
+                    break;
+                case FLOW_SUM_SLICES:
+                    sumSlices(step, products, weights, layout->partialRow, realArena);
+                    break;
+                case FLOW_PARAMETERS:
+                    parameters(stage, constants, realArena);
+                    break;
+                case FLOW_SOLVE:
+                    solve(layout, stage, indices, mixedArena, realArena);
+                    break;
+                case FLOW_COMPONENTS:
+                case FLOW_COMPONENTS_BACKWARD:
+                    components(layout, stage, indices, constants, mixedArena, realArena,
+                            program[operation].code == FLOW_COMPONENTS_BACKWARD);
+                    break;
+                case FLOW_MIXTURE:
+                    mixture(layout, stage, indices, mixedArena, realArena);
+                    break;
+                case FLOW_BASE:
+                    baseDensity(layout, indices, constants, mixedArena);
+                    break;
+                case FLOW_SUM_LOG_PROB:
+                    sumLogProb(layout, mixedArena);
+                    break;
+                case FLOW_FINISH_LOG_PROB:
+                    finishLogProb(layout, constants, mixedArena);
+                    break;
+                case FLOW_ENERGY:
+                    if (LOCAL_ID == 0)
+                        addEnergies(layout, constants, mixedArena, lambda, first, numMolecules, energyBuffer+GROUP_ID,
+                                derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative, supportExits);
+                    break;
+                case FLOW_MIXTURE_BACKWARD:
+                    mixtureBackward(layout, stage, indices, mixedArena, realArena);
+                    break;
+                case FLOW_FEATURES_BACKWARD:
+                    featuresBackward(layout, stage, indices, mixedArena, realArena);
+                    break;
+                case FLOW_MARGINAL_BACKWARD:
+                    marginalBackward(layout, stage, indices, mixedArena);
+                    break;
+                case FLOW_FORCES:
+                    addForces(layout, indices, constants, mixedArena, lambda, atoms, first, numMolecules, paddedNumAtoms,
+                            forceBuffers);
+                    break;
+            }
+            SYNC_THREADS
+        }
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+// How a flow lies in the buffers of a device. One text for the host, which fills it in (DevicePlan.h), and for the kernel.
+//
+// The host writes a program: a list of operations with a barrier after each. Work-items of a group share the work of an operation. With
+// this single barrier in a single loop the kernel stays small for every compiler, whatever the model.
+//
+// A work-group evaluates a tile of TILE molecules. Intermediate results are rows of TILE numbers, one for each molecule, in two arenas:
+// `real` for couplings, `mixed` for everything else. Fields that end in Row are rows of an arena; those that end in Index, Constant
+// or Weight are places in the arrays of indices, constants (mixed) and weights (real).
+
+typedef struct {
+    int numParticles, numBonds, numAngles, numTorsions, numCoordinates;
+    int numForwardOperations, numOperations;    // without and with those for forces
+    int treeIndex;              // (numParticles-1, 2) parent and child of a spanning tree of the bonds, parents first
+    int bondIndex;              // (numBonds, 2) atoms
+    int angleIndex;             // (numAngles, 3)
+    int torsionIndex;           // (numTorsions, 4)
+    int thermalEnergyConstant;  // k_B T in kJ/mol
+    int ceilingConstant;        // of the continuation
+    int logConstant;            // what ln|det J| of the internal coordinates has in addition to its logarithms
+    int rangeConstant;          // (numBonds + numAngles + numTorsions) FlowRange: bonds, angles, angles jkl of torsions
+    int baseIndex;              // (numCoordinates) which of the normal base densities a coordinate has, or -1
+    int baseConstant;           // (number of them, 5) their parameters
+    // mixed arena
+    int positionRow;            // 3 numParticles
+    int coordinateRow;          // numCoordinates: at the current layer, the latents at last
+    int gradientRow;            // numCoordinates
+    int chiRow, wallRow;        // numBonds + numAngles + numTorsions: factors of chi, terms of the wall
+    int outsideRow;             // the same: 1 where outside of the inner support
+    int termRow, numTerms;      // of ln p: bonds and angles, layers, base density
+    int baseTermRow;
+    int scratchRow;             // 3 MAX_SLICES
+    int totalRow;               // chi, wall, outside, ln p
+    // real arena
+    int partialRow;             // sums of the slices of a product
+    int numMixedRows, numRealRows;
+} FlowLayout;
+
+// Of a bond, an angle or the angle jkl of a torsion: see SupportRange in flow/engine/GeometryPlan.h.
+typedef struct {
+    mixed lower, upper, margin;
+    mixed wallLower, wallUpper;
+    mixed chiLow0, chiLow1, chiHigh0, chiHigh1;
+    mixed volumePower;          // -d ln|det J|/d ln b, -d ln|det J|/d ln sin(angle)
+} FlowRange;
+
+// Operations, and what their index is of.
+#define FLOW_GATHER 0
+#define FLOW_UNWRAP 1
+#define FLOW_BONDS_AND_ANGLES 2
+#define FLOW_SUM_CONTINUATION 3
+#define FLOW_FINISH_CONTINUATION 4
+#define FLOW_TORSIONS 5
+#define FLOW_MARGINAL 6                 // stage
+#define FLOW_FEATURES 7                 // stage
+#define FLOW_PRODUCT 8                  // step
+#define FLOW_SUM_SLICES 9               // step
+#define FLOW_PARAMETERS 10              // stage
+#define FLOW_SOLVE 11                   // stage
+#define FLOW_COMPONENTS 12              // stage
+#define FLOW_MIXTURE 13                 // stage
+#define FLOW_BASE 14
+#define FLOW_SUM_LOG_PROB 15
+#define FLOW_FINISH_LOG_PROB 16
+#define FLOW_ENERGY 17
+#define FLOW_COMPONENTS_BACKWARD 18     // stage
+#define FLOW_MIXTURE_BACKWARD 19        // stage
+#define FLOW_FEATURES_BACKWARD 20       // stage
+#define FLOW_MARGINAL_BACKWARD 21       // stage
+#define FLOW_FORCES 22
+
+typedef struct {
+    int code, index;
+} FlowOperation;
+
+#define FLOW_DISTRIBUTION_UNIFORM 0
+#define FLOW_DISTRIBUTION_NORMAL 1
+
+#define FLOW_ACTIVATION_SILU 0
+#define FLOW_ACTIVATION_TANH 1
+#define FLOW_ACTIVATION_SIN 2
+#define FLOW_ACTIVATION_GELU 3
+#define FLOW_ACTIVATION_SOFTPLUS 4
+
+// A layer after the internal coordinates.
+typedef struct {
+    int termRow;                        // of ln|det J|, one for each transformed coordinate
+    // marginal
+    int distribution;
+    int count;
+    int coordinateIndex;                // (count)
+    int parameterConstant;              // (count, 5)
+    int densityRow, slopeRow;           // mixed, count each: d value/dx and d ln(that)/dx
+    // coupling
+    int numPlain, numCircularFeatures;  // coordinates that enter as they are, and as cosine and sine
+    int plainIndex, circularIndex;
+    int numIntervals, numCircles;       // D = numIntervals + numCircles transformed coordinates, intervals first
+    int transformedIndex;               // (D)
+    int components, exponent;
+    int published;                      // head
+    int inverse;                        // the closed form is that of the sampling direction
+    int headConstant;                   // alphaOffset, alphaRange, logSteepnessBound, minimumFloor
+    int numNetworks;
+    int featureRow;                     // numPlain + 2 numCircularFeatures: plain ones, cosines, sines
+    int featureGradientRow;             // (numNetworks, that)
+    int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m
+    int argumentRow;                    // D: where the mixture F is evaluated
+    int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''
+    int componentRow;                   // (3, K, D): weight times F_k, F_k', F_k''
+    int parameterRow;                   // (7, K, D) for root finding, only if `inverse`
+} FlowStage;
+
+// Products that run side by side: each output is sum over inputs of matrix[input][output]*source[input].
+typedef struct {
+    int firstProduct;
+    int numOutputs;             // of all products
+    int slices;                 // each sum is split into so many, one for each work-item
+    int activation;
+} FlowStep;
+
+typedef struct {
+    int firstOutput;            // number of outputs of the step before this product
+    int inputs, outputs;
+    int matrixWeight;           // (inputs, outputs)
+    int biasWeight;             // (outputs), or -1
+    int sourceRow, targetRow;
+    int activated;              // whether the outputs pass through the activation,
+    int slopeRow;               // which then leaves its derivative here; else the outputs are multiplied with it unless -1
+} FlowProduct;

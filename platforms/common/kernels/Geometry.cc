@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+// From positions to the flow's coordinates, with the continuation outside of the inner support in between, and back to forces.
+// Everything is recomputed on the way back, which is cheaper than to keep it.
+
+static DEVICE inline GLOBAL const FlowRange* rangeOf(GLOBAL const FlowLayout* layout, Constants constants, int coordinate) {
+    return ((GLOBAL const FlowRange*) (constants+layout->rangeConstant))+coordinate;
+}
+
+// A factor of chi as a function of a bond: 0 below *0, 1 from *1 on.
+static DEVICE inline Continued chiOfBond(mixed bond, GLOBAL const FlowRange* range) {
+    mixed inverse = (mixed) 1/(range->chiLow1-range->chiLow0);
+    Continued s = smoothStep((bond-range->chiLow0)*inverse);
+    s.d1 *= inverse;
+    return s;
+}
+
+// The same of a cosine: 1 between the two *1 values, 0 beyond the *0 values.
+static DEVICE inline Continued chiOfCosine(mixed cosine, GLOBAL const FlowRange* range) {
+    mixed inverseLow = (mixed) 1/(range->chiLow1-range->chiLow0), inverseHigh = (mixed) 1/(range->chiHigh0-range->chiHigh1);
+    Continued low = smoothStep((cosine-range->chiLow0)*inverseLow), high = smoothStep((range->chiHigh0-cosine)*inverseHigh);
+    Continued s;
+    s.value = low.value*high.value;
+    s.d1 = low.d1*inverseLow*high.value-low.value*high.d1*inverseHigh;
+    return s;
+}
+
+static DEVICE inline Vector positionOf(GLOBAL const FlowLayout* layout, MixedArena arena, int atom, int t) {
+    Vector r;
+    int row = layout->positionRow+3*atom;
+    r.x = AT(arena, row);
+    r.y = AT(arena, row+1);
+    r.z = AT(arena, row+2);
+    return r;
+}
+
+static DEVICE inline Vector loadPosition(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT posqCorrection, int atom) {
+    real4 p = posq[atom];
+    Vector r;
+    r.x = (mixed) p.x;
+    r.y = (mixed) p.y;
+    r.z = (mixed) p.z;
+#ifdef USE_MIXED_PRECISION
+    real4 correction = posqCorrection[atom];
+    r.x += (mixed) correction.x;
+    r.y += (mixed) correction.y;
+    r.z += (mixed) correction.z;
+#endif
+    return r;
+}
+
+// The positions of a tile, relative to the first atom of each molecule, so that nothing is lost far from the origin.
+static DEVICE void gatherPositions(GLOBAL const FlowLayout* layout, MixedArena arena, GLOBAL const int* RESTRICT atoms,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT posqCorrection, int firstMolecule, int numMolecules) {
+    const int P = layout->numParticles;
+    FOR_EACH(P) {
+        int atom = ITEM_ROW, t = ITEM_MOLECULE;
+        // What is missing in the last tile is filled with its last molecule.
+        int molecule = min(firstMolecule+t, numMolecules-1);
+        Vector origin = loadPosition(posq, posqCorrection, atoms[molecule*P]);
+        Vector r = vectorDifference(loadPosition(posq, posqCorrection, atoms[molecule*P+atom]), origin);
+        int row = layout->positionRow+3*atom;
+        AT(arena, row) = r.x;
+        AT(arena, row+1) = r.y;
+        AT(arena, row+2) = r.z;
+    }
+}
+
+// Makes molecules whole along their bonds, as MoleculeGatherer does.
+static DEVICE void unwrap(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
+    FOR_EACH(1) {
+        int t = ITEM_MOLECULE;
+        for (int bond = 0; bond < layout->numParticles-1; bond++) {
+            int parent = indices[layout->treeIndex+2*bond], child = indices[layout->treeIndex+2*bond+1];
+            Vector r = positionOf(layout, arena, child, t);
+            Vector d = vectorDifference(r, positionOf(layout, arena, parent, t));
+            // In reduced form each vector is the only one left with a component along its axis, when taken from c to a.
+            mixed nc = floor(d.z/boxC.z+(mixed) 0.5);
+            mixed nb = floor((d.y-nc*boxC.y)/boxB.y+(mixed) 0.5);
+            mixed na = floor((d.x-nc*boxC.x-nb*boxB.x)/boxA.x+(mixed) 0.5);
+            int row = layout->positionRow+3*child;
+            AT(arena, row) = r.x-(nc*boxC.x+nb*boxB.x+na*boxA.x);
+            AT(arena, row+1) = r.y-(nc*boxC.y+nb*boxB.y);
+            AT(arena, row+2) = r.z-nc*boxC.z;
+        }
+    }
+}
+
+static DEVICE inline Bond bondOf(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, int bond, int t) {
+    Indices atoms = indices+layout->bondIndex+2*bond;
+    return bondLength(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t));
+}
+
+static DEVICE inline Angle angleOf(GLOBAL const FlowLayout* layout, MixedArena arena, Indices atoms, int t) {
+    return bondAngle(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t),
+            positionOf(layout, arena, atoms[2], t));
+}
+
+static DEVICE inline Torsion torsionOf(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, int i, int t) {
+    Indices atoms = indices+layout->torsionIndex+4*i;
+    return torsion(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t),
+            positionOf(layout, arena, atoms[2], t), positionOf(layout, arena, atoms[3], t));
+}
+
+// Bonds and angles as coordinates of the flow, with their part of ln p, and all factors and terms of the continuation.
+static DEVICE void bondsAndAngles(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena) {
+    const int numBonds = layout->numBonds, numAngles = layout->numAngles;
+    FOR_EACH(numBonds+numAngles+layout->numTorsions) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        GLOBAL const FlowRange* range = rangeOf(layout, constants, i);
+        Continued chi;
+        mixed wallValue = 0;
+        bool inside;
+        if (i < numBonds) {
+            mixed b = bondOf(layout, indices, arena, i, t).length;
+            Continued s = saturate(b, range->lower, range->upper, range->margin);
+            inside = (b >= range->lower && b <= range->upper);
+            chi = chiOfBond(b, range);
+            wallValue = wall(b, range->wallLower, range->wallUpper, (mixed) (1/BOND_WALL_WIDTH), (mixed) WALL_STRENGTH).value;
+            AT(arena, layout->coordinateRow+i) = s.value;
+            AT(arena, layout->termRow+i) = -range->volumePower*log(s.value);
+        }
+        else if (i < numBonds+numAngles) {
+            Angle angle = angleOf(layout, arena, indices+layout->angleIndex+3*(i-numBonds), t);
+            mixed theta = atan2(angle.sine, angle.cosine);
+            Continued s = saturate(theta, range->lower, range->upper, range->margin);
+            inside = (theta >= range->lower && theta <= range->upper);
+            chi = chiOfCosine(angle.cosine, range);
+            wallValue = wall(angle.cosine, range->wallLower, range->wallUpper, (mixed) (1/COSINE_WALL_WIDTH),
+                    (mixed) WALL_STRENGTH).value;
+            AT(arena, layout->coordinateRow+i) = s.value*(mixed) (1/PI);
+            AT(arena, layout->termRow+i) = -range->volumePower*log(sin(s.value));
+        }
+        else {
+            Angle angle = angleOf(layout, arena, indices+layout->torsionIndex+4*(i-numBonds-numAngles)+1, t);
+            inside = (angle.cosine >= range->chiLow1 && angle.cosine <= range->chiHigh1);
+            chi = chiOfCosine(angle.cosine, range);
+        }
+        AT(arena, layout->chiRow+i) = chi.value;
+        AT(arena, layout->wallRow+i) = wallValue;
+        AT(arena, layout->outsideRow+i) = (inside ? (mixed) 0 : (mixed) 1);
+    }
+}
+
+// Torsions as coordinates of the flow. Where chi is 0 they may not exist, and nothing depends on them.
+static DEVICE void torsions(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena) {
+    const int first = layout->numBonds+layout->numAngles;
+    FOR_EACH(layout->numTorsions) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        mixed value = (mixed) 0.5;
+        if (AT(arena, layout->totalRow) > 0) {
+            Torsion phi = torsionOf(layout, indices, arena, i, t);
+            value += atan2(phi.scaledSine, phi.scaledCosine)*(mixed) (0.5/PI);
+        }
+        AT(arena, layout->coordinateRow+first+i) = value;
+    }
+}
+
+// Forces are sums of integers, so that they do not depend on the order.
+static DEVICE inline void addForce(GLOBAL mm_ulong* forceBuffers, int paddedNumAtoms, int atom, mixed factor, Vector direction) {
+    ATOMIC_ADD(&forceBuffers[atom], (mm_ulong) ((mm_long) (factor*direction.x*0x100000000)));
+    ATOMIC_ADD(&forceBuffers[atom+paddedNumAtoms], (mm_ulong) ((mm_long) (factor*direction.y*0x100000000)));
+    ATOMIC_ADD(&forceBuffers[atom+2*paddedNumAtoms], (mm_ulong) ((mm_long) (factor*direction.z*0x100000000)));
+}
+
+// The gradient of a cosine, spread over the atoms of its angle.
+static DEVICE inline void addAngleForce(GLOBAL mm_ulong* forceBuffers, int paddedNumAtoms, GLOBAL const int* molecule, Indices atoms, mixed factor,
+        Angle angle) {
+    addForce(forceBuffers, paddedNumAtoms, molecule[atoms[0]], factor, angle.dI);
+    addForce(forceBuffers, paddedNumAtoms, molecule[atoms[2]], factor, angle.dK);
+    addForce(forceBuffers, paddedNumAtoms, molecule[atoms[1]], -factor, vectorCombination((mixed) 1, angle.dI, (mixed) 1, angle.dK));
+}
+
+// The gradient of lambda*flow + wall, in which `gradientRow` has that of ln p without the volume element, turned into forces.
+static DEVICE void addForces(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena, mixed lambda,
+        GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
+        GLOBAL mm_ulong* RESTRICT forceBuffers) {
+    const int numBonds = layout->numBonds, numAngles = layout->numAngles;
+    const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
+    FOR_EACH(numBonds+numAngles+layout->numTorsions) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        if (firstMolecule+t >= numMolecules)
+            continue;
+        GLOBAL const int* molecule = atoms+(firstMolecule+t)*layout->numParticles;
+        GLOBAL const FlowRange* range = rangeOf(layout, constants, i);
+        mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3);
+        // Where chi is 0, so are all its derivatives, exactly.
+        bool flow = (chi > 0);
+        mixed flowFactor = -lambda*chi, chiFactor = 0;
+        if (flow)
+            chiFactor = -lambda*chi*(logProb+ceiling)/AT(arena, layout->chiRow+i);
+        if (i < numBonds) {
+            Bond bond = bondOf(layout, indices, arena, i, t);
+            mixed b = bond.length;
+            mixed g = wall(b, range->wallLower, range->wallUpper, (mixed) (1/BOND_WALL_WIDTH), (mixed) WALL_STRENGTH).d1;
+            if (flow) {
+                Continued s = saturate(b, range->lower, range->upper, range->margin);
+                g += flowFactor*s.d1*(AT(arena, layout->gradientRow+i)-range->volumePower/s.value)
+                        +chiFactor*chiOfBond(b, range).d1;
+            }
+            Indices ij = indices+layout->bondIndex+2*i;
+            addForce(forceBuffers, paddedNumAtoms, molecule[ij[0]], -thermalEnergy*g, bond.dI);
+            addForce(forceBuffers, paddedNumAtoms, molecule[ij[1]], thermalEnergy*g, bond.dI);
+        }
+        else if (i < numBonds+numAngles) {
+            Indices ijk = indices+layout->angleIndex+3*(i-numBonds);
+            Angle angle = angleOf(layout, arena, ijk, t);
+            // of the cosine: d angle = -d cosine/sine
+            mixed g = wall(angle.cosine, range->wallLower, range->wallUpper, (mixed) (1/COSINE_WALL_WIDTH), (mixed) WALL_STRENGTH).d1;
+            if (flow) {
+                mixed theta = atan2(angle.sine, angle.cosine);
+                Continued s = saturate(theta, range->lower, range->upper, range->margin);
+                g += chiFactor*chiOfCosine(angle.cosine, range).d1;
+                if (s.d1 != 0)
+                    g -= flowFactor*s.d1*(AT(arena, layout->gradientRow+i)*(mixed) (1/PI)
+                            -range->volumePower*cos(s.value)/sin(s.value))/angle.sine;
+            }
+            addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijk, -thermalEnergy*g, angle);
+        }
+        else if (flow) {
+            Indices ijkl = indices+layout->torsionIndex+4*(i-numBonds-numAngles);
+            Angle angle = angleOf(layout, arena, ijkl+1, t);
+            mixed g = chiFactor*chiOfCosine(angle.cosine, range).d1;
+            if (g != 0)
+                addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijkl+1, -thermalEnergy*g, angle);
+            Torsion phi = torsionOf(layout, indices, arena, i-numBonds-numAngles, t);
+            mixed f = -thermalEnergy*flowFactor*AT(arena, layout->gradientRow+i)*(mixed) (0.5/PI);
+            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[0]], f, phi.dI);
+            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[1]], f, phi.dJ);
+            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[2]], f, phi.dK);
+            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[3]], f, phi.dL);
+        }
+    }
+}

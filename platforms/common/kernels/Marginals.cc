@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// Marginal layers and the base density.
+
+static DEVICE inline MarginalValue marginalOf(int distribution, Constants p, mixed x) {
+    if (distribution == FLOW_DISTRIBUTION_UNIFORM)
+        return uniformMarginal(x, p[0], p[1], p[2]);
+    return normalMarginal(x, p[0], p[1], p[2], p[3], p[4]);
+}
+
+static DEVICE void marginal(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+        MixedArena arena) {
+    FOR_EACH(stage->count) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        int row = layout->coordinateRow+indices[stage->coordinateIndex+i];
+        MarginalValue m = marginalOf(stage->distribution, constants+stage->parameterConstant+5*i, AT(arena, row));
+        AT(arena, row) = m.value;
+        AT(arena, stage->termRow+i) = m.logDensity;
+        AT(arena, stage->densityRow+i) = exp(m.logDensity);
+        AT(arena, stage->slopeRow+i) = m.dLogDensity;
+    }
+}
+
+static DEVICE void marginalBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena) {
+    FOR_EACH(stage->count) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        int row = layout->gradientRow+indices[stage->coordinateIndex+i];
+        AT(arena, row) = AT(arena, row)*AT(arena, stage->densityRow+i)+AT(arena, stage->slopeRow+i);
+    }
+}
+
+// ln p of the latents, and the gradient that the way back begins with.
+static DEVICE void baseDensity(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena) {
+    FOR_EACH(layout->numCoordinates) {
+        int coordinate = ITEM_ROW, t = ITEM_MOLECULE, i = indices[layout->baseIndex+coordinate];
+        mixed gradient = 0;
+        if (i >= 0) {
+            MarginalValue m = marginalOf(FLOW_DISTRIBUTION_NORMAL, constants+layout->baseConstant+5*i,
+                    AT(arena, layout->coordinateRow+coordinate));
+            AT(arena, layout->baseTermRow+i) = m.logDensity;
+            gradient = m.dLogDensity;
+        }
+        AT(arena, layout->gradientRow+coordinate) = gradient;
+    }
+}

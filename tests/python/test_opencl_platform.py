@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""FlowForce on the OpenCL platform in each precision against Reference: the kernel that CUDA and HIP run, too."""
+import numpy as np
+import openmm
+import pytest
+from openmm import unit
+from random_architecture import CLOSED_FORMS, HEADS, RandomArchitecture
+from random_flow import conformations
+
+import openmmflow
+from openmmflow import FlowForce, FlowModel, model_file, shipped
+from openmmflow.benchmark import accuracy, models
+
+LIMITS = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}
+"""Of the force error, as a fraction of the root mean square force."""
+TILE = 16
+"""Molecules that a work-group evaluates together when there are many."""
+
+
+def _platform():
+    try:
+        platform = openmm.Platform.getPlatform("OpenCL")
+        system = openmm.System()
+        for _ in range(2):
+            system.addParticle(1)
+        openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    except openmm.OpenMMException as error:
+        return str(error)
+    return openmmflow.why_not_supported("OpenCL")
+
+
+unavailable = _platform()
+pytestmark = pytest.mark.skipif(bool(unavailable), reason=f"no OpenCL: {unavailable}")
+
+
+class Sides:
+    """The same System on OpenCL and on Reference."""
+
+    def __init__(self, system, precision):
+        self.contexts = [openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(name), properties)
+                         for name, properties in (("OpenCL", {"Precision": precision}), ("Reference", {}))]
+
+    def __call__(self, positions, **parameters):
+        """Energies (2,), forces (2, particles, 3) and derivatives with respect to FlowScale (2,) of both, OpenCL first."""
+        results = []
+        for context in self.contexts:
+            context.setPositions(np.asarray(positions).reshape(-1, 3))
+            for name, value in parameters.items():
+                context.setParameter(name, value)
+            state = context.getState(energy=True, forces=True, parameterDerivatives=True)
+            results.append((state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value,
+                            dict(state.getEnergyParameterDerivatives()).get("FlowScale", 0.0)))
+        return tuple(np.array(values) for values in zip(*results))
+
+
+def molecules_system(force, particles, count=1):
+    system = openmm.System()
+    for _ in range(particles * count):
+        system.addParticle(12)
+    if count > 1:
+        for first in range(0, particles * count, particles):
+            force.addMolecule(range(first, first + particles))
+    system.addForce(force)
+    return system
+
+
+def relative_error(forces):
+    return np.sqrt(np.mean((forces[0] - forces[1])**2) / np.mean(forces[1]**2))
+
+
+def compare(model, frames, precision):
+    """Force error over frames, as a fraction of the root mean square force, and the greatest error of the energy in k_BT."""
+    sides = Sides(molecules_system(FlowForce(model), model.num_particles), precision)
+    # What single precision can hold: the question is how it computes.
+    frames = np.asarray(frames, np.float32).astype(float)
+    energies, forces, _ = (np.array(values) for values in zip(*map(sides, frames)))
+    thermal_energy = (unit.MOLAR_GAS_CONSTANT_R * model.temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
+    return relative_error(forces.swapaxes(0, 1)), np.abs(energies[:, 0] - energies[:, 1]).max() / thermal_energy
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Conformations (20, 22, 3) of alanine dipeptide at 300 K, nm."""
+    return models.conformations(20, stride=100)
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_force_error_of_the_shipped_model(frames, precision):
+    model = FlowModel.load(shipped.MODEL)
+    for what, positions in (("MD frames", frames), ("frames near the edges", accuracy.near_edges(model, frames))):
+        force_error, energy_error = compare(model, positions, precision)
+        print(f"\n{precision}, {what}: force error {force_error:.1e} of the RMS force, energy error {energy_error:.1e} k_BT")
+        assert force_error <= LIMITS[precision]
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_force_error_of_the_published_flow(published_model, frames, precision):
+    force_error, energy_error = compare(published_model, frames, precision)
+    print(f"\n{precision}, published flow: force error {force_error:.1e} of the RMS force, energy error {energy_error:.1e} k_BT")
+    assert force_error <= LIMITS[precision]
+
+
+@pytest.mark.parametrize("closed_form", CLOSED_FORMS)
+@pytest.mark.parametrize("head", HEADS)
+def test_random_architectures(head, closed_form):
+    """Roots are found on the device where the closed form is that of the sampling direction."""
+    for seed in range(5):
+        draw = RandomArchitecture(seed)
+        draw.add_marginals()
+        for _ in range(3):
+            draw.add_coupling(head=head, closed_form=closed_form)
+        model = FlowModel.from_bytes(model_file.pack(*draw.model()))
+        sides = Sides(molecules_system(FlowForce(model), model.num_particles), "double")
+        for positions in draw.positions[:3]:
+            energies, forces, _ = sides(positions)
+            assert energies[0] == pytest.approx(energies[1], rel=1e-10, abs=1e-7)
+            assert relative_error(forces) < 1e-8
+
+
+def test_far_outside_of_the_support(small_model, small_positions):
+    """The continuation, up to where the flow plays no part; the walls alone at lambda = 0."""
+    force = FlowForce(small_model)
+    force.addEnergyParameterDerivative("FlowScale")
+    sides = Sides(molecules_system(force, small_model.num_particles), "double")
+    random = np.random.default_rng(0)
+    for deviation in (0.005, 0.02, 0.05, 0.2):
+        for positions in small_positions[:3]:
+            moved = positions + deviation * random.normal(size=positions.shape)
+            for scale in (1.0, 0.3, 0.0):
+                energies, forces, derivatives = sides(moved, FlowScale=scale)
+                assert energies[0] == pytest.approx(energies[1], rel=1e-10, abs=1e-7)
+                assert derivatives[0] == pytest.approx(derivatives[1], rel=1e-10, abs=1e-7)
+                assert np.abs(forces[0] - forces[1]).max() <= 1e-9 * np.abs(forces[1]).max() + 1e-7
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("count", [3, TILE, 2 * TILE + 5])
+def test_many_molecules(small_model, count, precision):
+    """One molecule at a time, and tiles of which the last is not full; shuffled particles."""
+    particles = small_model.num_particles
+    random = np.random.default_rng(1)
+    force = FlowForce(small_model)
+    order = random.permutation(particles * count + 2)
+    system = openmm.System()
+    for _ in order:
+        system.addParticle(12)
+    for m in range(count):
+        force.addMolecule(order[m * particles:(m + 1) * particles])
+    system.addForce(force)
+    positions = np.zeros((len(order), 3))
+    positions[order[:particles * count]] = conformations(2, count).reshape(-1, 3).astype(np.float32)
+    sides = Sides(system, precision)
+    energies, forces, _ = sides(positions)
+    tolerance = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}[precision]
+    assert relative_error(forces) <= tolerance
+    assert abs(energies[0] - energies[1]) <= tolerance * count * 10
+    again = sides(positions)
+    assert np.array_equal(again[1][0], forces[0]) and again[0][0] == energies[0]
+
+
+def test_periodic_images_and_reordered_atoms(small_model):
+    """Molecules cut by the walls of a box, in a System whose atoms OpenMM sorts because a cutoff force is present."""
+    count, particles = 40, small_model.num_particles
+    force = FlowForce(small_model)
+    force.setUsesPeriodicBoundaryConditions(True)
+    system = molecules_system(force, particles, count)
+    box = np.array([[3.0, 0, 0], [0.6, 2.9, 0], [-0.7, 0.5, 3.1]])
+    system.setDefaultPeriodicBoxVectors(*box)
+    lennard_jones = openmm.CustomNonbondedForce("0.001*(0.2/r)^6")
+    for _ in range(system.getNumParticles()):
+        lennard_jones.addParticle()
+    lennard_jones.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    lennard_jones.setCutoffDistance(0.9)
+    system.addForce(lennard_jones)
+    random = np.random.default_rng(3)
+    positions = conformations(4, count) + random.uniform(0, 3, (count, 1, 3))
+    positions += random.integers(-1, 2, positions.shape) @ box
+    sides = Sides(system, "double")
+    energies, forces, _ = sides(positions)
+    assert relative_error(forces) < 1e-8
+    # Dynamics until atoms have been sorted; from then on both are compared where OpenCL is.
+    context = sides.contexts[0]
+    context.setVelocitiesToTemperature(300, 1)
+    context.getIntegrator().step(300)
+    state = context.getState(positions=True)
+    energies, forces, _ = sides(state.getPositions(asNumpy=True)._value)
+    assert energies[0] == pytest.approx(energies[1], rel=1e-9)
+    assert relative_error(forces) < 1e-8
+
+
+def test_update_parameters_and_support_exits(small_flow, small_positions):
+    architecture, tensors = small_flow
+    model = FlowModel.from_bytes(model_file.pack(architecture, tensors))
+    scaled = {name: 0.5 * values if ".networks." in name else values for name, values in tensors.items()}
+    force = FlowForce(model)
+    system = molecules_system(force, model.num_particles)
+    force = FlowForce.cast(system.getForce(0)) if hasattr(FlowForce, "cast") else system.getForce(0)
+    sides = Sides(system, "double")
+    before = sides(small_positions[0])
+    force.setModel(FlowModel.from_bytes(model_file.pack(architecture, scaled)))
+    for context in sides.contexts:
+        force.updateParametersInContext(context)
+    after = sides(small_positions[0])
+    assert after[0][0] != before[0][0]
+    assert after[0][0] == pytest.approx(after[0][1], rel=1e-11)
+    assert relative_error(after[1]) < 1e-9
+    exits = [force.getNumSupportExits(context) for context in sides.contexts]
+    assert exits == [0, 0]
+    sides(small_positions[0] * 1.5)
+    assert [force.getNumSupportExits(context) for context in sides.contexts] == [1, 1]
