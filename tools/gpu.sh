@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds, tests and measures FlowForce on a machine with a GPU. From the root of the repository:
+# Builds and measures FlowForce on a machine with a GPU. From the root of the repository:
 #
 #   tools/gpu.sh CUDA|OpenCL|HIP [wheels]
 #
@@ -24,4 +24,4 @@ pip=("$venv/bin/python" -m pip install -q --disable-pip-version-check)
 [[ $platform != CUDA ]] || "${pip[@]}" "${index[@]}" --no-deps -r requirements/cuda.txt
 PATH=$PWD/$venv/bin:$PATH "${pip[@]}" --no-build-isolation --no-deps -C build-dir=build/gpu -C cmake.define.OPENMMFLOW_BUILD_TESTS=OFF .
 "$venv/bin/openmmflow" info --platforms
-"$venv/bin/python" benchmarks/gpu.py "$platform"
+"$venv/bin/python" benchmarks/gpu.py "$platform" --json build/gpu.json
