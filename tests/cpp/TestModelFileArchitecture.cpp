@@ -298,7 +298,7 @@ TEST(ModelFileArchitecture, EmptyConditionsNeedNoHiddenLayers) {
     // A network without features is its bias.
     ModelParts parts = smallModel();
     parts.architecture["layers"][4]["conditionedOn"] = json::array();
-    parts.architecture["layers"][4]["conditioner"]["networks"] = {json::array()};
+    parts.architecture["layers"][4]["conditioner"]["networks"] = json::array({json::array()});    // braces alone mean a copy to clang
     for (auto it = parts.tensors.begin(); it != parts.tensors.end(); )
         it = (it->first.find("networks") != string::npos ? parts.tensors.erase(it) : next(it));
     parts.tensors["layers.4.networks.0.0.weight"] = tensor({20, 0}, 0);
