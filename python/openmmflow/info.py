@@ -23,15 +23,25 @@ def describe_installation() -> str:
     return "\n".join(lines)
 
 
+_GPU_PLATFORMS = {"CUDA": "openmm[cuda13]", "OpenCL": "openmm", "HIP": "openmm[hip6]"}
+"""And what brings OpenMM's library for them."""
+
+
 def describe_platforms() -> str:
     """One line for each of OpenMM's platforms: whether FlowForce runs there, and if not, why. Then the plugins that did not load."""
-    lines = []
+    lines, loaded = [], set()
     for index in range(openmm.Platform.getNumPlatforms()):
         name = openmm.Platform.getPlatform(index).getName()
+        loaded.add(name)
         reason = openmmflow.why_not_supported(name)
         lines.append(f"  {name:<10} {'no: ' + reason if reason else 'yes'}")
     lines.insert(0, "FlowForce runs on")
     failures = list(openmm.Platform.getPluginLoadFailures())
+    for name, package in _GPU_PLATFORMS.items():
+        if name not in loaded:
+            reason = ("its library did not load (below); usually the driver is missing" if any(f"libOpenMM{name}." in f for f in failures)
+                      else f"OpenMM's library for it is not installed; pip install {package}")
+            lines.append(f"  {name:<10} no: {reason}")
     if failures:
         lines += ["OpenMM plugins that did not load", *(f"  {failure.strip()}" for failure in failures)]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command `openmmflow`: what it prints, its exit status, and its errors."""
+import re
 import os
 import signal
 import subprocess
@@ -177,3 +178,11 @@ def test_dataset_makes_and_continues_a_file(tmp_path, monkeypatch, capsys):
         assert main(["dataset", "-o", str(path), "--frames", frames, "--quiet"]) == 0
         with h5py.File(path) as file:
             assert file["positions"].shape == (int(frames), 22, 3)
+
+
+def test_info_names_every_gpu_platform(capsys):
+    """With a reason and what to do about it where FlowForce does not run there."""
+    assert main(["info", "--platforms"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    for platform in ("CUDA", "OpenCL", "HIP"):
+        assert re.search(r"yes$|no: .*(pip install|driver|plugin library)", lines[platform]), lines[platform]
