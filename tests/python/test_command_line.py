@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command `openmmflow`: what it prints, its exit status, and its errors."""
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
