@@ -18,8 +18,11 @@ typedef struct {
 FORMULA SmoothSigmoid smoothSigmoid(real u, real alpha, int exponent) {
     real a = SELECT(u < (real) SMOOTH_SIGMOID_EDGE, (real) SMOOTH_SIGMOID_EDGE, u);
     a = SELECT(a > (real) (1-SMOOTH_SIGMOID_EDGE), (real) (1-SMOOTH_SIGMOID_EDGE), a);
-    real inverseA = (real) 1/a;
-    real inverseB = (real) 1/((real) 1-a);
+    // 1/a and 1/(1-a) from one division.
+    real b = (real) 1-a;
+    real inverse = (real) 1/(a*b);
+    real inverseA = b*inverse;
+    real inverseB = a*inverse;
     // h and its derivatives; p and q are the powers -beta-1 of u and 1-u.
     real p = inverseA*inverseA;
     real q = inverseB*inverseB;

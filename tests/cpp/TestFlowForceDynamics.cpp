@@ -46,7 +46,8 @@ TEST_P(FlowForceDynamics, MinimizerComesBackFromOutsideOfTheSupport) {
 TEST_P(FlowForceDynamics, VerletConservesEnergy) {
     // The error of the total energy is of second order in the step. Random weights make rough potentials; a seventh of them is rough
     // enough. All steps begin at the same point of the same trajectory.
-    const double steps[] = {2.5e-5, 6.25e-6}, mass = 12;
+    const double largest = (modelIndex == 2 ? 1e-5 : 2.5e-5);    // model 2 is the roughest; with the others, rounding would be seen
+    const double steps[] = {largest, largest/4}, mass = 12;
     const auto simulate = [&](double step, const std::vector<Vec3>& positions) {
         return Simulation(platform, [&](System& system) {
             addParticles(system, size);
@@ -78,8 +79,9 @@ TEST_P(FlowForceDynamics, VerletConservesEnergy) {
             sum += (energy-mean)*(energy-mean);
         deviations.push_back(std::sqrt(sum/energies.size()));
     }
-    report("deviation of the total energy at 0.025 fs, kJ/mol", deviations[0]);
-    EXPECT_LT(deviations[0], 0.05*size/16);    // 0.05 a particle at 0.1 fs, and the error falls with the square of the step
+    report("deviation of the total energy at the larger step, kJ/mol", deviations[0]);
+    // 0.05 a particle at 0.1 fs, and the error falls with the square of the step.
+    EXPECT_LT(deviations[0], 0.05*size*std::pow(largest/1e-4, 2));
     if (isDouble) {    // in single precision, rounding is the larger part
         const double exponent = std::log(deviations[0]/deviations[1])/std::log(4);
         report("exponent of the step", exponent);

@@ -274,7 +274,9 @@ TEST(FlowForcePlatforms, TellWhyNot) {
     EXPECT_NE(reason.find("no platform NoSuchPlatform"), std::string::npos) << reason;
     EXPECT_NE(reason.find("Reference, CPU"), std::string::npos) << reason;
     EXPECT_EQ(versionMismatch(), "");
-    EXPECT_STREQ(openmmflowRegistrationMessage(), "OpenMMFlowReference: runs on Reference, CPU");
+    // One line for each plugin library; that of a GPU platform is there where its OpenMM library is.
+    const std::string lines = openmmflowRegistrationMessage();
+    EXPECT_EQ(lines.substr(0, lines.find('\n')), "OpenMMFlowReference: runs on Reference, CPU");
 }
 
 } // namespace OpenMMFlow
