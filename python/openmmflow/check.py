@@ -103,7 +103,10 @@ class Potential:
         self.system = molecule_system(model)
         self.force, = inner_support.flow_forces(self.system)
         self._unit = unit.MOLAR_GAS_CONSTANT_R * model.temperature * unit.kelvin
-        self._context = openmm.Context(self.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(platform))
+        found = openmm.Platform.getPlatformByName(platform)
+        # GPU platforms would run in single precision; what is checked is that which dynamics should use.
+        properties = {"Precision": "mixed"} if "Precision" in found.getPropertyNames() else {}
+        self._context = openmm.Context(self.system, openmm.VerletIntegrator(0.001), found, properties)
 
     def energy(self, positions) -> float:
         self._context.setPositions(positions)
