@@ -87,7 +87,9 @@ public:
     }
 
     int getUnitSize(long long count) const override {
-        return count < smallestHalfBlock() ? 1 : (count < 2*getBlockSize() ? getBlockSize()/2 : getBlockSize());
+        // Not whole blocks: what all couplings keep of half a block stays in a core's own cache, which is worth more than fewer passes
+        // over the weights (1,024 molecules of the published flow on two threads: 13.5 ms instead of 21.6).
+        return count < smallestHalfBlock() ? 1 : getBlockSize()/2;
     }
 
     Workspace* createWorkspace(long long count) const override {
