@@ -126,7 +126,9 @@ def test_performance_page_shows_the_files():
     path = Path(__file__).parents[2] / "docs" / "performance.md"
     text = path.read_text(encoding="utf-8")
     assert len(page.MARK.findall(text)) == len(page.TABLES)
-    assert page.render(text, path.parent / "benchmarks") == text
+    assert page.render(text, page.folder_of(path)) == text
+    readme = path.parents[1] / "README.md"
+    assert page.render(readme.read_text(encoding="utf-8"), page.folder_of(readme)) == readme.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="nonsense"):
         page.render("<!-- figures: nonsense -->\n<!-- end -->\n", path.parent)
 

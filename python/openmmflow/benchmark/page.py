@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Renders the figures of benchmark files into docs/performance.md, so that none is typed.
 
-    python -m openmmflow.benchmark.page docs/performance.md
+    python -m openmmflow.benchmark.page docs/performance.md README.md
 
-reads the JSON files of the folder ``benchmarks`` beside the page and replaces what stands between ``<!-- figures: NAME -->`` and
+reads the JSON files of the folder ``benchmarks`` beside the page, or of ``docs/benchmarks`` for README.md, and replaces what stands between ``<!-- figures: NAME -->`` and
 ``<!-- end -->``.
 """
 from __future__ import annotations
@@ -26,8 +26,14 @@ def main(arguments: list[str]) -> int:
     """Render the pages that are named."""
     for path in map(Path, arguments):
         text = path.read_text(encoding="utf-8")
-        atomic.write_bytes(path, render(text, path.parent / "benchmarks").encode())
+        atomic.write_bytes(path, render(text, folder_of(path)).encode())
     return 0
+
+
+def folder_of(page: Path) -> Path:
+    """Where the figures of a page are."""
+    beside = page.parent / "benchmarks"
+    return beside if (beside / "benchmark.json").exists() else page.parent / "docs" / "benchmarks"
 
 
 def render(text: str, folder: Path) -> str:
