@@ -12,11 +12,11 @@ SHORT = {"starts": 3, "length": 0.5, "frames": 6, "step_size": 0.5, "masses": [1
 
 
 def steep(architecture, tensors):
-    """The flow with components so narrow that a femtosecond steps over them."""
+    """The flow with components so narrow that a femtosecond steps over them, though not beyond what single precision resolves."""
     for layer in architecture["layers"]:
         if layer["type"] == "coupling":
             layer["transformer"].update(alphaRange=20.0, logSteepnessBound=2.0, minimumFloor=1e-3)
-    return architecture, {name: tensor * (2.0 if "networks" in name else 1.0) for name, tensor in tensors.items()}
+    return architecture, {name: tensor * (1.2 if "networks" in name else 1.0) for name, tensor in tensors.items()}
 
 
 def figures(certificate, check_name):
@@ -43,8 +43,7 @@ def test_a_model_that_no_step_resolves_fails(tmp_path, capsys):
     assert "FAILED" in output
     found = json.loads((tmp_path / "steep.json").read_text())["figures"]
     failed = {figure["check"] for figure in found if not figure["holds"]}
-    # It is a smooth function all the same. So steep a one is also at the limit of couplings in single precision.
-    assert "conservation" in failed and failed <= {"conservation", "platforms"}
+    assert failed == {"conservation"}, "it is a smooth function all the same: only dynamics shows that no step resolves it"
 
 
 def test_a_kink_is_seen():
