@@ -276,15 +276,12 @@ def _check(options) -> int:
 
 
 def _sample(options) -> int:
-    import openmm
-
     from . import FlowModel, reweighting, sampling
     from .simulate import InterruptFlag, read_pdb
+    from .system_file import read_system
 
     model = FlowModel.load(options.model)
-    system = None if options.system is None else openmm.XmlSerializer.deserialize(options.system.read_text())
-    if system is not None and not isinstance(system, openmm.System):
-        raise ValueError(f"{options.system} holds a {type(system).__name__}, not a System")
+    system = None if options.system is None else read_system(options.system)
     topology = None if options.pdb is None else read_pdb(options.pdb).topology
     with InterruptFlag() as stop:
         complete = sampling.sample(options.output, model, options.count, system=system, temperature=options.temperature, topology=topology,
@@ -305,6 +302,7 @@ def _sample(options) -> int:
 def _dataset(options) -> int:
     from . import data_quality, dataset
     from .simulate import read_pdb
+    from .system_file import read_system
 
     pdb = dataset.alanine_dipeptide() if options.topology is None else read_pdb(options.topology)
     paths = options.quality
@@ -316,9 +314,7 @@ def _dataset(options) -> int:
         if options.topology is None:
             dataset.make_alanine_dipeptide_dataset(options.output, **common)
         else:
-            from openmm import XmlSerializer
-
-            system = None if options.system is None else XmlSerializer.deserialize(options.system.read_text())
+            system = None if options.system is None else read_system(options.system)
             dataset.make_molecule_dataset(
                 options.output, pdb, system=system, force_field=options.force_field, constraints=options.constraints,
                 temperature=options.temperature, highest_temperature=options.highest_temperature, replicas=options.replicas,

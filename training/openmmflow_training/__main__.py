@@ -15,6 +15,7 @@ from pathlib import Path
 import openmm
 from openmm import app
 from openmmflow.builder import FlowOptions
+from openmmflow.system_file import read_system
 
 from . import parallel
 from .data import DataWarning
@@ -54,7 +55,7 @@ def main(arguments=None):
         config = TrainingConfig(flow=flow, **_chosen(settings, TrainingConfig))
         # Without folders, which mean nothing on another machine.
         command = shlex.join(["openmmflow", "train", *(Path(word).name if "/" in word else word for word in words)])
-        system = openmm.XmlSerializer.deserialize(Path(settings["system"]).read_text()) if "system" in settings else None
+        system = read_system(settings["system"]) if "system" in settings else None
         z_matrix = json.loads(Path(settings["z_matrix"]).read_text()) if "z_matrix" in settings else None
         record = {key: settings[name] for key, name in (("forceField", "force_field"), ("environment", "environment")) if name in settings}
         train(read_topology(settings["topology"]), settings["data"], settings["output"], config, system=system, z_matrix=z_matrix,
