@@ -9,7 +9,8 @@
 :class:`FlowForce` is an openmm.Force, :class:`FlowModel` a trained flow. Model files are described in docs/model_format.md;
 ``openmmflow.model_file`` writes them from plain arrays, ``openmmflow.importers`` makes them from published checkpoints. The
 command ``openmmflow`` has check, demo, info, import, sample, simulate and train. :class:`FlowMonteCarlo` moves molecules of a
-Simulation, ``openmmflow.reweighting`` turns samples into averages of a force field.
+Simulation, :func:`replaceMolecule` puts a flow into a System of a force field, ``openmmflow.reweighting`` turns samples into averages of
+a force field.
 """
 import importlib.metadata
 
@@ -18,7 +19,7 @@ from ._plugins import load_failures, registration_message, version_mismatch, why
 
 __version__ = importlib.metadata.version("openmmflow")
 __all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "registration_message",
-           "version_mismatch", "why_not_supported"]
+           "replaceMolecule", "version_mismatch", "why_not_supported"]
 
 # With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and
 # `openmmflow info` says why.
@@ -26,6 +27,7 @@ if not why_not_loaded():
     from ._flow_force import FlowForce, SupportMargins
     from ._flow_model import FlowModel
     from .flow_reporter import FlowReporter
+    from .replace_molecule import replaceMolecule
 
 
 def __getattr__(name):
