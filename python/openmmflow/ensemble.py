@@ -25,8 +25,12 @@ def ensemble_figures(model: FlowModel, positions, log_prob, energies, data_posit
     state : from the torsion (radian) to whether it is in the state.
     block : length in frames of nearly independent blocks of the data.
 
-    ``freeEnergy`` is -ln Z from the samples alone, ``freeEnergyBar`` that of samples and data together, ``divergence`` KL(data,
-    flow); ``state`` has -ln(P/(1-P)) of both, and whether they agree within their joint 95 % interval. Everything in k_BT.
+    Returns
+    -------
+    dict
+        JSON document: ``freeEnergy`` is -ln Z from the samples alone, ``freeEnergyBar`` that of samples and data together,
+        ``divergence`` KL(data, flow); ``state`` has -ln(P/(1-P)) of both, and whether they agree within their joint 95 %
+        interval. Everything in k_BT.
     """
     weights = reweighting.log_weights(log_prob, energies, temperature)
     quality = reweighting.quality(weights)
