@@ -114,6 +114,12 @@ Dual<T> erfc(const Dual<T>& a) {
 }
 
 template <class T>
+Dual<T> atan(const Dual<T>& a) {
+    using std::atan;
+    return {atan(a.value), a.tangent/((T) 1+a.value*a.value)};
+}
+
+template <class T>
 Dual<T> atan2(const Dual<T>& y, const Dual<T>& x) {
     using std::atan2;
     return {atan2(y.value, x.value), (x.value*y.tangent-y.value*x.tangent)/(x.value*x.value+y.value*y.value)};
