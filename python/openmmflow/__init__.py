@@ -13,13 +13,13 @@ Simulation, :func:`replaceMolecule` puts a flow into a System of a force field, 
 a force field.
 """
 import importlib.metadata
+from typing import TYPE_CHECKING
 
 from ._errors import FlowModelError
 from ._plugins import load_failures, registration_message, version_mismatch, why_not_loaded, why_not_supported
-from .processor import one_core
 
 __version__ = importlib.metadata.version("openmmflow")
-__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "one_core", "registration_message",
+__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "registration_message",
            "replaceMolecule", "version_mismatch", "why_not_supported"]
 
 # With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and
@@ -29,6 +29,8 @@ if not why_not_loaded():
     from ._flow_model import FlowModel
     from .flow_reporter import FlowReporter
     from .replace_molecule import replaceMolecule
+if TYPE_CHECKING:
+    from .monte_carlo import FlowMonteCarlo
 
 
 def __getattr__(name):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import openmm
@@ -12,6 +13,7 @@ import pytest
 
 import openmmflow
 
+REPOSITORY = Path(__file__).parents[2]
 PACKAGE = Path(openmmflow.__file__).parent
 LIBRARIES = PACKAGE.parent / "OpenMM.libs" / "lib"
 BINARIES = {
@@ -122,10 +124,79 @@ def test_metadata():
     assert distribution.metadata["License-Expression"] == "MIT"
     wheel = distribution.read_text("WHEEL")
     assert "cp310-abi3-" in wheel
+    extras = {extra: [r.partition(";")[0].strip() for r in distribution.requires if re.search(f"extra == ['\"]{extra}['\"]", r)]
+              for extra in distribution.metadata.get_all("Provides-Extra")}
+    assert extras["training"] == ["openmmflow-training"]
+    assert extras["cuda12"] == ["openmm[cuda12]==8.6.*"] and extras["cuda13"] == ["openmm[cuda13]==8.6.*"]
+    assert {re.match("[a-z]+", requirement)[0] for requirement in extras["analysis"]} == {"tables", "pymbar", "ipykernel"}
+
+
+def test_one_version():
+    """CMakeLists.txt says it; what cannot read it there says the same. The format of model files has its own."""
+    version = re.search(r"project\(OpenMMFlow VERSION ([0-9.]+)", (REPOSITORY / "CMakeLists.txt").read_text())[1]
+    assert version == openmmflow.__version__ == importlib.metadata.version("openmmflow-training")
+    assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    assert f'version: "{version}"' in (REPOSITORY / "conda" / "recipe.yaml").read_text()
+    assert f"\n## {version}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_sdist_holds_what_a_build_needs(tmp_path, monkeypatch):
+    """All that git knows of the folders that CMake reads; nothing of the others that are not meant for it."""
+    backend = pytest.importorskip("scikit_build_core.build", reason="scikit-build-core makes the sdist")
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    monkeypatch.chdir(REPOSITORY)
+    name = backend.build_sdist(str(tmp_path))
+    with tarfile.open(tmp_path / name) as archive:
+        held = {member.partition("/")[2] for member in archive.getnames()}
+    folders = ["CMakeLists.txt", "pyproject.toml", "LICENSE", "README.md", "cmake", "flow", "openmmapi", "platforms", "serialization",
+               "python", "training"]
+    known = subprocess.run(["git", "ls-files", "--", *folders], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\n")
+    assert len(known) > 100 and not set(filter(None, known)) - held
+    assert not [path for path in held if path.split("/")[0] in (".ci", "build", "runs", ".venv", "dist")]
+
+
+def test_conda_recipe_renders():
+    rattler_build = pytest.importorskip("rattler_build", reason="py-rattler-build renders the recipe")
+    recipe = rattler_build.Stage0Recipe.from_file(REPOSITORY / "conda" / "recipe.yaml")
+    variants = recipe.render(rattler_build.VariantConfig.from_yaml("python: ['3.12.* *_cpython']\ncxx_compiler: [gxx]\nc_stdlib: [sysroot]\n"))
+    assert [variant.recipe.package.name for variant in variants] == ["openmmflow"]
+    requirements = str(recipe.to_dict()["requirements"]["run"])
+    for requirement in importlib.metadata.requires("openmmflow"):
+        name = re.match("[A-Za-z0-9_-]+", requirement)[0]
+        assert "extra ==" in requirement or name in requirements, f"the recipe does not run with {name}"
+
+
+def test_smoke():
+    """The test of releases, on what is installed here."""
+    text = subprocess.run([sys.executable, REPOSITORY / "tests" / "smoke.py"], check=True, capture_output=True, text=True, cwd="/").stdout
+    assert " works: " in text
+
+
+def test_type_stubs(tmp_path):
+    """The stubs say what SWIG has made, and the types of the package reach who checks his own program."""
+    pytest.importorskip("mypy", reason="mypy checks types")
+    (tmp_path / "mypy.ini").write_text("[mypy]\nignore_missing_imports = True\n")
+    (tmp_path / "allowed").write_text(r"openmmflow\.bindings\.\w+\.__swig_destroy__" "\n")
+    result = subprocess.run([sys.executable, "-m", "mypy.stubtest", "openmmflow.bindings", "--mypy-config-file", "mypy.ini", "--allowlist", "allowed"],
+                            cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    (tmp_path / "program.py").write_text('''
+import openmmflow
+model = openmmflow.FlowModel.load("model.safetensors")
+force = openmmflow.FlowForce(model)
+reveal_type(force.getModel())
+reveal_type(openmmflow.FlowMonteCarlo)
+reveal_type(model.to_bytes())
+force.addMolecule(3)
+''')
+    text = subprocess.run([sys.executable, "-m", "mypy", "program.py"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert '"openmmflow._flow_model.FlowModel"' in text and "def (model: openmmflow._flow_model.FlowModel" in text and '"bytes"' in text
+    assert 'program.py:8: error: Argument 1 to "addMolecule" of "FlowForce" has incompatible type "int"' in text
 
 
 def test_package_data():
-    for name in ("py.typed", "data/alanine_dipeptide.pdb", "data/alanine_dipeptide.safetensors"):
+    for name in ("py.typed", "bindings.pyi", "data/alanine_dipeptide.pdb", "data/alanine_dipeptide.safetensors"):
         assert (PACKAGE / name).is_file(), name
     assert not list(PACKAGE.rglob("*.i")) and not list(PACKAGE.rglob("*.cpp"))
 
