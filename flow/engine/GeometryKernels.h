@@ -54,9 +54,6 @@ struct Geometry {
     using Mask = typename Lanes<V>::Mask;
     static constexpr int L = Lanes<V>::COUNT;
     static constexpr double PI = 3.14159265358979323846;
-    // Scale and strength of the walls: harmonic with 2*strength/width^2, about 4e5 kJ/mol/nm^2 for bonds at 300 K, as stiff as bonds are,
-    // so that they do not limit the time step.
-    static constexpr double WALL_STRENGTH = 2.0, BOND_WALL_WIDTH = 0.005, COSINE_WALL_WIDTH = 0.05;
 
     struct Bond {
         typename F::Bond geometry;
@@ -73,7 +70,7 @@ struct Geometry {
     struct Torsion {
         typename F::Angle angle;  // jkl
         typename F::Torsion geometry;
-        V chiRatio;               // with respect to the cosine of jkl
+        V slope, chiRatio;        // with respect to the cosine of jkl
     };
     /** Between enter and leave. */
     struct Room {
@@ -152,12 +149,12 @@ struct Geometry {
         }
     }
 
-    /** chi as a function of a cosine: 1 between the two *1 values of the range, 0 beyond the *0 values. */
     static Continued chiOfCosine(V cosine, const SupportRange& r) {
-        const V inverseLow(1/(r.chiLow1-r.chiLow0)), inverseHigh(1/(r.chiHigh0-r.chiHigh1));
-        const Continued low = F::smoothStep((cosine-V(r.chiLow0))*inverseLow);
-        const Continued high = F::smoothStep((V(r.chiHigh0)-cosine)*inverseHigh);
-        return {low.value*high.value, low.d1*inverseLow*high.value-low.value*high.d1*inverseHigh};
+        return F::chiOfCosine(cosine, V(r.chiLow0), V(r.inverseChiLow), V(r.chiHigh0), V(r.inverseChiHigh));
+    }
+
+    static Continued wallOf(V x, const SupportRange& r) {
+        return F::wall(x, V(r.wallLower), V(r.wallUpper), V(r.inverseWallWidth));
     }
 
     /** s, chi and W of all coordinates. Torsions are 0 where chi is: they may not exist there. */
@@ -173,11 +170,10 @@ struct Geometry {
             const V b = bond.geometry.length;
             inside = inside & between(b, r.lower, r.upper);
             bond.saturated = F::saturate(b, V(r.lower), V(r.upper), V(r.margin));
-            const V inverse(1/(r.chiLow1-r.chiLow0));
-            const Continued step = F::smoothStep((b-V(r.chiLow0))*inverse);
-            bond.chiRatio = step.d1*inverse/step.value;
+            const Continued step = F::chiOfLength(b, V(r.chiLow0), V(r.inverseChiLow));
+            bond.chiRatio = step.d1/step.value;
             chi = chi*step.value;
-            const Continued wall = F::wall(b, V(r.wallLower), V(r.wallUpper), V(1/BOND_WALL_WIDTH), V(WALL_STRENGTH));
+            const Continued wall = wallOf(b, r);
             bond.slope = wall.d1;
             walls = walls+wall.value;
         }
@@ -197,7 +193,7 @@ struct Geometry {
             const Continued step = chiOfCosine(cosine, r);
             angle.chiRatio = step.d1/step.value;
             chi = chi*step.value;
-            const Continued wall = F::wall(cosine, V(r.wallLower), V(r.wallUpper), V(1/COSINE_WALL_WIDTH), V(WALL_STRENGTH));
+            const Continued wall = wallOf(cosine, r);
             angle.slope = wall.d1;
             walls = walls+wall.value;
         }
@@ -205,10 +201,13 @@ struct Geometry {
             const SupportRange& r = plan.torsionAngleRanges[i];
             Torsion& torsion = room.torsions[i];
             const V cosine = torsion.angle.cosine;
-            inside = inside & between(cosine, r.chiLow1, r.chiHigh1);
+            inside = inside & between(cosine, r.wallLower, r.wallUpper);
             const Continued step = chiOfCosine(cosine, r);
             torsion.chiRatio = step.d1/step.value;
             chi = chi*step.value;
+            const Continued wall = wallOf(cosine, r);
+            torsion.slope = wall.d1;
+            walls = walls+wall.value;
         }
         const Mask active = (chi > zero);
         if (!Lanes<V>::all(active)) {
@@ -333,7 +332,7 @@ struct Geometry {
             const Torsion& torsion = room.torsions[i];
             const int* atoms = plan.torsions+4*i;
             if (continued)
-                addAngle(g, atoms[1], atoms[2], atoms[3], chiFactor*torsion.chiRatio, torsion.angle);
+                addAngle(g, atoms[1], atoms[2], atoms[3], chiFactor*torsion.chiRatio+torsion.slope, torsion.angle);
             const V factor = next()*V(1/(2*PI))*flowFactor;
             add(g[atoms[0]], factor, torsion.geometry.dI);
             add(g[atoms[1]], factor, torsion.geometry.dJ);

@@ -10,11 +10,14 @@
  */
 namespace OpenMMFlow {
 
-/** Where one bond or angle is on its inner support, and how it goes on outside: docs/theory.md, "Outside the support". */
+/**
+ * Where a bond, an angle or the angle jkl of a torsion is on its inner support, and how it goes on outside: docs/theory.md, "Outside the
+ * support". The variable of wall and chi is the bond, nm, or the cosine of the angle.
+ */
 struct SupportRange {
-    double lower, upper, margin;                 // inner support and where s saturates, nm or rad
-    double wallLower, wallUpper;                 // the same edges in the variable of the wall: nm, or cosine
-    double chiLow0, chiLow1, chiHigh0, chiHigh1; // chi falls from 1 to 0 between *1 and *0: nm, or cosine
+    double lower, upper, margin;                            // inner support and where s saturates, nm or rad; not of angles jkl
+    double wallLower, wallUpper, inverseWallWidth;          // the inner support again
+    double chiLow0, inverseChiLow, chiHigh0, inverseChiHigh;    // chi is 0 beyond *0 and 1 from 1/inverse* inside of it on
 };
 
 struct GeometryPlan {
@@ -26,7 +29,7 @@ struct GeometryPlan {
     double logConstant;                 // the part of ln|det| that does not depend on positions
     const SupportRange* bondRanges;     // (P-1)
     const SupportRange* angleRanges;    // (P-2)
-    const SupportRange* torsionAngleRanges;    // (P-3), of the angle jkl; of a range, those of chi alone
+    const SupportRange* torsionAngleRanges;    // (P-3), of the angle jkl
     double ceiling;                     // c
 };
 

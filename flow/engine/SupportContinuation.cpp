@@ -20,6 +20,13 @@ const double ANGLE_MARGIN = 0.06;
 const double LARGEST_MARGIN_FRACTION = 0.02;
 const double TORSION_ANGLE_MARGIN = 0.12;
 
+// Widths of the walls, harmonic with 4/width^2: about 4e5 kJ/mol/nm^2 for bonds at 300 K, as stiff as bonds are, so that they do not limit
+// the time step. What is left between the margin of an angle jkl and a straight line is much less than the width of a cosine's wall; a wall of half
+// of that is 16/3 k_B T high on the line, and about as stiff as the others for the default margin.
+const double BOND_WALL_WIDTH = 0.005;
+const double COSINE_WALL_WIDTH = 0.05;
+const double TORSION_ANGLE_WALL_FRACTION = 0.5;
+
 // What stands in for an edge that a marginal does not have.
 const double NORMAL_WIDTHS = 8;
 const double SMALLEST_BOND = 0.01, LARGEST_BOND = 1.0;
@@ -91,8 +98,9 @@ SupportContinuation::SupportContinuation(const FlowModel& model, const SupportMa
         r.upper = all[i].upper-r.margin;
         r.wallLower = r.lower;
         r.wallUpper = r.upper;
-        r.chiLow1 = 0.5*r.lower;
+        r.inverseWallWidth = 1/BOND_WALL_WIDTH;
         r.chiLow0 = 0.25*r.lower;
+        r.inverseChiLow = 1/(0.5*r.lower-r.chiLow0);
         bonds.push_back(r);
     }
     for (int i = P-1; i < 2*P-3; i++) {
@@ -103,18 +111,22 @@ SupportContinuation::SupportContinuation(const FlowModel& model, const SupportMa
         // The cosine falls with the angle.
         r.wallLower = cos(r.upper);
         r.wallUpper = cos(r.lower);
-        r.chiHigh1 = cos(0.5*r.lower);
+        r.inverseWallWidth = 1/COSINE_WALL_WIDTH;
         r.chiHigh0 = cos(0.25*r.lower);
-        r.chiLow1 = -cos(0.5*(PI-r.upper));
+        r.inverseChiHigh = 1/(r.chiHigh0-cos(0.5*r.lower));
         r.chiLow0 = -cos(0.25*(PI-r.upper));
+        r.inverseChiLow = 1/(-cos(0.5*(PI-r.upper))-r.chiLow0);
         angles.push_back(r);
     }
     for (double margin : margins.torsionAngles) {
         SupportRange r = {};
-        r.chiHigh1 = cos(margin);
+        r.wallUpper = cos(margin);
+        r.wallLower = -r.wallUpper;
+        r.inverseWallWidth = 1/min(COSINE_WALL_WIDTH, TORSION_ANGLE_WALL_FRACTION*(1-r.wallUpper));
         r.chiHigh0 = cos(0.5*margin);
-        r.chiLow1 = -r.chiHigh1;
+        r.inverseChiHigh = 1/(r.chiHigh0-r.wallUpper);
         r.chiLow0 = -r.chiHigh0;
+        r.inverseChiLow = r.inverseChiHigh;
         torsionAngles.push_back(r);
     }
     ceiling = 1-logProbLowerBound;

@@ -17,6 +17,23 @@ FORMULA Continued smoothStep(real t) {
     return s;
 }
 
+// A factor of chi as a function of a length: 0 below low0, 1 from low0+1/inverseLow on.
+FORMULA Continued chiOfLength(real length, real low0, real inverseLow) {
+    Continued s = smoothStep((length-low0)*inverseLow);
+    s.d1 = s.d1*inverseLow;
+    return s;
+}
+
+// The same of a cosine, which has two ends: 1 from low0+1/inverseLow to high0-1/inverseHigh, 0 beyond low0 and high0.
+FORMULA Continued chiOfCosine(real cosine, real low0, real inverseLow, real high0, real inverseHigh) {
+    Continued low = smoothStep((cosine-low0)*inverseLow);
+    Continued high = smoothStep((high0-cosine)*inverseHigh);
+    Continued s;
+    s.value = low.value*high.value;
+    s.d1 = low.d1*inverseLow*high.value-low.value*high.d1*inverseHigh;
+    return s;
+}
+
 // s(x): the identity on [lower, upper], constant further than margin outside of it, in between C3 (its derivative is a falling
 // smoothStep). It goes out by margin/2 at the most.
 FORMULA Continued saturate(real x, real lower, real upper, real margin) {
@@ -35,8 +52,8 @@ FORMULA Continued saturate(real x, real lower, real upper, real margin) {
     return s;
 }
 
-// The wall in units of k_B T: 0 on [lower, upper], cubic at first and harmonic, strength*(d/width)^2, for d >> width.
-FORMULA Continued wall(real x, real lower, real upper, real inverseWidth, real strength) {
+// The wall in units of k_B T: 0 on [lower, upper], cubic at first and harmonic, 2 (d/width)^2, for d >> width.
+FORMULA Continued wall(real x, real lower, real upper, real inverseWidth) {
     real below = (lower-x)*inverseWidth;
     real above = (x-upper)*inverseWidth;
     real sign = SELECT(below > above, (real) -1, (real) 1);
@@ -44,7 +61,7 @@ FORMULA Continued wall(real x, real lower, real upper, real inverseWidth, real s
     t = SELECT(t < (real) 0, (real) 0, t);
     real inverse = (real) 1/((real) 1+t);
     Continued w;
-    w.value = strength*t*t*t*inverse;
-    w.d1 = sign*inverseWidth*strength*t*t*((real) 3+(real) 2*t)*inverse*inverse;
+    w.value = (real) 2*t*t*t*inverse;
+    w.d1 = sign*inverseWidth*(real) 2*t*t*((real) 3+(real) 2*t)*inverse*inverse;
     return w;
 }

@@ -160,8 +160,8 @@ private:
 
     /** @param volumePower  of the bond or of the sine of the angle in the volume element */
     void addRange(const SupportRange& r, double volumePower) {
-        const FlowRange range = {r.lower, r.upper, r.margin, r.wallLower, r.wallUpper, r.chiLow0, r.chiLow1, r.chiHigh0, r.chiHigh1,
-                volumePower};
+        const FlowRange range = {r.lower, r.upper, r.margin, r.wallLower, r.wallUpper, r.inverseWallWidth, r.chiLow0,
+                r.inverseChiLow, r.chiHigh0, r.inverseChiHigh, volumePower};
         const double* values = &range.lower;
         plan.constants.insert(plan.constants.end(), values, values+sizeof(FlowRange)/sizeof(double));
     }

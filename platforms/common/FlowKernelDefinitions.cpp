@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "FlowKernelSource.h"
-#include "engine/GeometryKernels.h"
 
 #include <iomanip>
 #include <sstream>
@@ -17,10 +16,7 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
     std::map<std::string, std::string> definitions = {
         {"TILE", std::to_string(variant.tile)},
         {"MAX_SLICES", std::to_string(flowKernelMaxSlices)},
-        {"PI", literal(3.14159265358979323846)},
-        {"WALL_STRENGTH", literal(Geometry<double>::WALL_STRENGTH)},
-        {"BOND_WALL_WIDTH", literal(Geometry<double>::BOND_WALL_WIDTH)},
-        {"COSINE_WALL_WIDTH", literal(Geometry<double>::COSINE_WALL_WIDTH)}};
+        {"PI", literal(3.14159265358979323846)}};
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";
         definitions["NUM_MIXED_ROWS"] = std::to_string(variant.numMixedRows);

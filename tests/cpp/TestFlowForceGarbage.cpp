@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // FlowForce wherever dynamics may go: walks across edges of the support, the seams of torsions and collinear triples, and atoms at random.
 #include "FlowForceTesting.h"
+#include "formulas/Formulas.h"
 
 #include <array>
 #include <cmath>
@@ -93,9 +94,9 @@ TEST_P(FlowForceGarbage, WalksOfBondsAnglesAndTorsions) {
         const Vec3 bond = x[i]-x[j], axis = x[k]-x[j], normal = axis.cross(bond);
         // From a hundredth of a bond to three times its length; angles and torsions all the way round, through 0, pi and the seam.
         const Vec3 from = x[j], along = bond;
-        worst = std::max(worst, walk({i, [=](double t) { return from+along*t; }, [=](double) { return along; }}, 0.01, 3, 600));
-        worst = std::max(worst, walk(circle(i, x[i], x[j], normal/norm(normal)), 0, 2*M_PI, 600));
-        worst = std::max(worst, walk(circle(i, x[i], x[j], axis/norm(axis)), 0, 2*M_PI, 600));
+        worst = std::max(worst, walk({i, [=](double t) { return from+along*t; }, [=](double) { return along; }}, 0.01, 3, 1200));
+        worst = std::max(worst, walk(circle(i, x[i], x[j], normal/norm(normal)), 0, 2*M_PI, 1200));
+        worst = std::max(worst, walk(circle(i, x[i], x[j], axis/norm(axis)), 0, 2*M_PI, 1200));
     }
     report("largest difference between the energy and the integral of its slope, relative", worst);
     EXPECT_LT(worst, isDouble ? 1e-3 : 2e-3);
@@ -117,6 +118,127 @@ TEST_P(FlowForceGarbage, TorsionsHaveNoSeam) {
     }
     report("largest relative difference of energy and slope across a seam", worst);
     EXPECT_LT(worst, isDouble ? 1e-5 : 1e-3);
+}
+
+/** Every triple of particles whose angle the potential depends on, bent through a straight line and back onto itself. */
+class FlowForceCollinear : public FlowForceGarbage {
+protected:
+    struct Triple {
+        std::array<int, 3> particles;
+        std::vector<double> edges;    // angles at which the continuation changes its form, and the straight lines
+    };
+
+    std::vector<Triple> triples() const {
+        const SupportMargins margins = defaultMargins(model);
+        const Architecture& architecture = model.getArchitecture();
+        std::vector<Triple> triples;
+        // Angles of the Z-matrix in coordinate order: that of the frame, then those of the rows.
+        for (const Row& row : std::get<InternalCoordinatesLayer>(architecture.layers[0]).zMatrix)
+            if (row[2] >= 0 && row[3] < 0)
+                triples.push_back({{row[0], row[1], row[2]}, {0, M_PI}});
+        const std::vector<Row> rows = fullRows(model);
+        for (const auto& [i, j, k, l] : rows)
+            triples.push_back({{i, j, k}, {0, M_PI}});
+        for (const Layer& layer : architecture.layers)
+            if (const MarginalLayer* marginal = std::get_if<MarginalLayer>(&layer))
+                for (std::size_t i = 0; i < marginal->coordinates.size(); i++) {
+                    const int angle = marginal->coordinates[i]-(size-1);
+                    if (angle < 0 || angle >= static_cast<int>(triples.size()))
+                        continue;
+                    const double lower = M_PI*marginal->lower.values[i], upper = M_PI*marginal->upper.values[i];
+                    const double innerLow = lower+margins.angles[angle], innerHigh = upper-margins.angles[angle];
+                    for (double edge : {lower, innerLow, 0.5*innerLow, 0.25*innerLow, upper, innerHigh, M_PI-0.5*(M_PI-innerHigh),
+                            M_PI-0.25*(M_PI-innerHigh)})
+                        triples[angle].edges.push_back(edge);
+                }
+        for (std::size_t row = 0; row < rows.size(); row++) {
+            const double margin = margins.torsionAngles[row];
+            triples.push_back({{rows[row][3], rows[row][2], rows[row][1]}, {0, 0.5*margin, margin, M_PI-margin, M_PI-0.5*margin, M_PI}});
+        }
+        return triples;
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceCollinear, testing::Combine(testPlatforms, testModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceCollinear, testing::Combine(openCLPlatforms, testModels), flowForceTestName);
+
+TEST_P(FlowForceCollinear, NothingJumps) {
+    // Slopes at distances h on both sides: what a C2 potential changes by is of order h, a jump is of order 1.
+    const double h = 1e-7, nearby = 1e-3;
+    double energyJump = 0, slopeJump = 0, curvatureJump = 0;
+    int numEdges = 0;
+    for (const auto& [particles, edges] : triples()) {
+        const auto [a, b, c] = particles;
+        const Vec3 arm = x[a]-x[b], normal = (x[c]-x[b]).cross(arm);
+        const double angle = std::atan2(norm(normal), arm.dot(x[c]-x[b]));
+        const Path path = circle(a, x[a], x[b], normal/norm(normal));
+        for (double edge : edges) {
+            const auto near = [&](double distance) { return at(path, edge-angle+distance); };
+            const auto [leftEnergy, leftSlope] = near(-h);
+            const auto [rightEnergy, rightSlope] = near(h);
+            const double curvature = std::abs(near(nearby).second-near(-nearby).second)/(2*nearby);
+            energyJump = std::max(energyJump, std::abs(rightEnergy-leftEnergy-h*(leftSlope+rightSlope))/(1+std::abs(leftEnergy)));
+            slopeJump = std::max(slopeJump, std::abs(leftSlope-rightSlope)/(1+std::abs(leftSlope)+curvature));
+            if (isDouble) {
+                const double left = (leftSlope-near(-2*h).second)/h, right = (near(2*h).second-rightSlope)/h;
+                EXPECT_TRUE(std::isfinite(left) && std::isfinite(right));
+                curvatureJump = std::max(curvatureJump, std::abs(left-right)/(1+std::abs(left)+std::abs(right)+curvature));
+            }
+            EXPECT_TRUE(std::isfinite(leftEnergy+leftSlope+rightEnergy+rightSlope));
+            numEdges++;
+        }
+    }
+    report("edges and straight lines", numEdges);
+    report("largest relative jump of the energy at one of them", energyJump);
+    report("of the slope", slopeJump);
+    EXPECT_LT(energyJump, isDouble ? 1e-9 : 1e-3);
+    EXPECT_LT(slopeJump, isDouble ? 1e-5 : 1e-3);
+    if (isDouble) {
+        report("of the second derivative", curvatureJump);
+        EXPECT_LT(curvatureJump, 1e-2);
+    }
+}
+
+TEST_P(FlowForceCollinear, AnglesOfTorsionsHaveWalls) {
+    // What two forces with different margins differ by when lambda is 0: the walls of the angles jkl.
+    const auto walls = [&](const std::vector<Vec3>& positions, double margin) {
+        double sum = 0;
+        for (const auto& [i, j, k, l] : fullRows(model)) {
+            const Vec3 u = positions[j]-positions[k], v = positions[l]-positions[k];
+            const double edge = std::cos(margin), width = 0.5*(1-edge);
+            sum += Formulas<double>::wall(u.dot(v)/(norm(u)*norm(v)), -edge, edge, 1/width).value;
+        }
+        return sum;
+    };
+    const double wide = 0.12, narrow = 0.06;
+    const auto force = [&](double margin) {
+        auto* force = new FlowForce(model);
+        SupportMargins margins = defaultMargins(model);
+        margins.torsionAngles.assign(margins.torsionAngles.size(), margin);
+        force->setMargins(margins);
+        return force;
+    };
+    Simulation first(platform, force(wide), x), second(platform, force(narrow), x);
+    for (Simulation* s : {&first, &second})
+        s->context->setParameter(FlowForce(model).getScaleParameterName(), 0);
+    double worst = 0;
+    for (const auto& [i, j, k, l] : fullRows(model)) {
+        const Vec3 arm = x[l]-x[k], normal = (x[j]-x[k]).cross(arm);
+        const double angle = std::atan2(norm(normal), arm.dot(x[j]-x[k]));
+        const Path path = circle(l, x[l], x[k], normal/norm(normal));
+        for (double target : {0.05, 0.09, M_PI-0.09, M_PI-0.05, M_PI}) {
+            std::vector<Vec3> moved = x;
+            moved[l] = path.position(target-angle);
+            first.context->setPositions(moved);
+            second.context->setPositions(moved);
+            const double difference = (first.energy()-second.energy())/thermalEnergy;
+            const double expected = walls(moved, wide)-walls(moved, narrow);
+            EXPECT_TRUE(expected > 0.1 || target == M_PI);
+            worst = std::max(worst, std::abs(difference-expected)/(1+std::abs(first.energy())/thermalEnergy));
+        }
+    }
+    report("largest error of the walls, relative to the energy", worst);
+    EXPECT_LT(worst, isSingle ? 1e-4 : 1e-7);
 }
 
 TEST_P(FlowForceGarbage, AtomsAtRandomHaveFiniteForcesThatAreMinusTheGradient) {
@@ -192,8 +314,7 @@ TEST_P(FlowForceGarbage, MinimizationFromGarbageArrivesAtAMolecule) {
         OpenMM::LocalEnergyMinimizer::minimize(*garbage.context, 1, 5000);
         EXPECT_LT(garbage.energy(), before);
         insideAtOnce += isInside();
-        // Where an angle jkl of a torsion that is no angle of the Z-matrix is nearly straight, the continued potential is flat: a minimizer
-        // stops there, thermal motion does not.
+        // A minimizer can stop on a saddle, thermal motion does not.
         for (int round = 0; round < mostRounds && !isInside(); round++) {
             garbage.context->setVelocitiesToTemperature(model.getTemperature(), 1+round);
             garbage.integrator->step(2000);

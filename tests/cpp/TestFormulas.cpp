@@ -284,7 +284,7 @@ TEST(SupportContinuation, FormulasAreTwiceContinuouslyDifferentiable) {
     const Case cases[] = {
         {"smoothStep", [](double x) { return F::smoothStep(x); }, {0, 1}},
         {"saturate", [=](double x) { return F::saturate(x, lower, upper, margin); }, {lower-margin, lower, upper, upper+margin}},
-        {"wall", [=](double x) { return F::wall(x, lower, upper, 200, 2); }, {lower, upper}},
+        {"wall", [=](double x) { return F::wall(x, lower, upper, 200); }, {lower, upper}},
     };
     for (const Case& c : cases) {
         for (double x = c.edges.front()-0.5*(c.edges.back()-c.edges.front()); x < 1.5*c.edges.back(); x += 0.00037) {

@@ -39,8 +39,8 @@ typedef struct {
 // Of a bond, an angle or the angle jkl of a torsion: see SupportRange in flow/engine/GeometryPlan.h.
 typedef struct {
     mixed lower, upper, margin;
-    mixed wallLower, wallUpper;
-    mixed chiLow0, chiLow1, chiHigh0, chiHigh1;
+    mixed wallLower, wallUpper, inverseWallWidth;
+    mixed chiLow0, inverseChiLow, chiHigh0, inverseChiHigh;
     mixed volumePower;          // -d ln|det J|/d ln b, -d ln|det J|/d ln sin(angle)
 } FlowRange;
 

@@ -6,22 +6,12 @@ static DEVICE inline GLOBAL const FlowRange* rangeOf(GLOBAL const FlowLayout* la
     return ((GLOBAL const FlowRange*) (constants+layout->rangeConstant))+coordinate;
 }
 
-// A factor of chi as a function of a bond: 0 below *0, 1 from *1 on.
-static DEVICE inline Continued chiOfBond(mixed bond, GLOBAL const FlowRange* range) {
-    mixed inverse = (mixed) 1/(range->chiLow1-range->chiLow0);
-    Continued s = smoothStep((bond-range->chiLow0)*inverse);
-    s.d1 *= inverse;
-    return s;
+static DEVICE inline Continued chiOf(mixed cosine, GLOBAL const FlowRange* range) {
+    return chiOfCosine(cosine, range->chiLow0, range->inverseChiLow, range->chiHigh0, range->inverseChiHigh);
 }
 
-// The same of a cosine: 1 between the two *1 values, 0 beyond the *0 values.
-static DEVICE inline Continued chiOfCosine(mixed cosine, GLOBAL const FlowRange* range) {
-    mixed inverseLow = (mixed) 1/(range->chiLow1-range->chiLow0), inverseHigh = (mixed) 1/(range->chiHigh0-range->chiHigh1);
-    Continued low = smoothStep((cosine-range->chiLow0)*inverseLow), high = smoothStep((range->chiHigh0-cosine)*inverseHigh);
-    Continued s;
-    s.value = low.value*high.value;
-    s.d1 = low.d1*inverseLow*high.value-low.value*high.d1*inverseHigh;
-    return s;
+static DEVICE inline Continued wallOf(mixed x, GLOBAL const FlowRange* range) {
+    return wall(x, range->wallLower, range->wallUpper, range->inverseWallWidth);
 }
 
 static DEVICE inline Vector positionOf(GLOBAL const FlowLayout* layout, MixedArena arena, int atom, int t) {
@@ -114,8 +104,8 @@ static DEVICE void bondsAndAngles(GLOBAL const FlowLayout* layout, Indices indic
             mixed b = bondOf(layout, indices, arena, i, t).length;
             Continued s = saturate(b, range->lower, range->upper, range->margin);
             inside = (b >= range->lower && b <= range->upper);
-            chi = chiOfBond(b, range);
-            wallValue = wall(b, range->wallLower, range->wallUpper, (mixed) (1/BOND_WALL_WIDTH), (mixed) WALL_STRENGTH).value;
+            chi = chiOfLength(b, range->chiLow0, range->inverseChiLow);
+            wallValue = wallOf(b, range).value;
             AT(arena, layout->coordinateRow+i) = s.value;
             AT(arena, layout->termRow+i) = -range->volumePower*log(s.value);
         }
@@ -124,16 +114,16 @@ static DEVICE void bondsAndAngles(GLOBAL const FlowLayout* layout, Indices indic
             mixed theta = atan2(angle.sine, angle.cosine);
             Continued s = saturate(theta, range->lower, range->upper, range->margin);
             inside = (theta >= range->lower && theta <= range->upper);
-            chi = chiOfCosine(angle.cosine, range);
-            wallValue = wall(angle.cosine, range->wallLower, range->wallUpper, (mixed) (1/COSINE_WALL_WIDTH),
-                    (mixed) WALL_STRENGTH).value;
+            chi = chiOf(angle.cosine, range);
+            wallValue = wallOf(angle.cosine, range).value;
             AT(arena, layout->coordinateRow+i) = s.value*(mixed) (1/PI);
             AT(arena, layout->termRow+i) = -range->volumePower*log(sin(s.value));
         }
         else {
             Angle angle = angleOf(layout, arena, indices+layout->torsionIndex+4*(i-numBonds-numAngles)+1, t);
-            inside = (angle.cosine >= range->chiLow1 && angle.cosine <= range->chiHigh1);
-            chi = chiOfCosine(angle.cosine, range);
+            inside = (angle.cosine >= range->wallLower && angle.cosine <= range->wallUpper);
+            chi = chiOf(angle.cosine, range);
+            wallValue = wallOf(angle.cosine, range).value;
         }
         AT(arena, layout->chiRow+i) = chi.value;
         AT(arena, layout->wallRow+i) = wallValue;
@@ -191,11 +181,11 @@ static DEVICE void addForces(GLOBAL const FlowLayout* layout, Indices indices, C
         if (i < numBonds) {
             Bond bond = bondOf(layout, indices, arena, i, t);
             mixed b = bond.length;
-            mixed g = wall(b, range->wallLower, range->wallUpper, (mixed) (1/BOND_WALL_WIDTH), (mixed) WALL_STRENGTH).d1;
+            mixed g = wallOf(b, range).d1;
             if (flow) {
                 Continued s = saturate(b, range->lower, range->upper, range->margin);
                 g += flowFactor*s.d1*(AT(arena, layout->gradientRow+i)-range->volumePower/s.value)
-                        +chiFactor*chiOfBond(b, range).d1;
+                        +chiFactor*chiOfLength(b, range->chiLow0, range->inverseChiLow).d1;
             }
             Indices ij = indices+layout->bondIndex+2*i;
             addForce(forceBuffers, paddedNumAtoms, molecule[ij[0]], -thermalEnergy*g, bond.dI);
@@ -205,23 +195,27 @@ static DEVICE void addForces(GLOBAL const FlowLayout* layout, Indices indices, C
             Indices ijk = indices+layout->angleIndex+3*(i-numBonds);
             Angle angle = angleOf(layout, arena, ijk, t);
             // of the cosine: d angle = -d cosine/sine
-            mixed g = wall(angle.cosine, range->wallLower, range->wallUpper, (mixed) (1/COSINE_WALL_WIDTH), (mixed) WALL_STRENGTH).d1;
+            mixed g = wallOf(angle.cosine, range).d1;
             if (flow) {
                 mixed theta = atan2(angle.sine, angle.cosine);
                 Continued s = saturate(theta, range->lower, range->upper, range->margin);
-                g += chiFactor*chiOfCosine(angle.cosine, range).d1;
+                g += chiFactor*chiOf(angle.cosine, range).d1;
                 if (s.d1 != 0)
                     g -= flowFactor*s.d1*(AT(arena, layout->gradientRow+i)*(mixed) (1/PI)
                             -range->volumePower*cos(s.value)/sin(s.value))/angle.sine;
             }
             addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijk, -thermalEnergy*g, angle);
         }
-        else if (flow) {
+        else {
             Indices ijkl = indices+layout->torsionIndex+4*(i-numBonds-numAngles);
             Angle angle = angleOf(layout, arena, ijkl+1, t);
-            mixed g = chiFactor*chiOfCosine(angle.cosine, range).d1;
+            mixed g = wallOf(angle.cosine, range).d1;
+            if (flow)
+                g += chiFactor*chiOf(angle.cosine, range).d1;
             if (g != 0)
                 addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijkl+1, -thermalEnergy*g, angle);
+            if (!flow)
+                continue;
             Torsion phi = torsionOf(layout, indices, arena, i-numBonds-numAngles, t);
             mixed f = -thermalEnergy*flowFactor*AT(arena, layout->gradientRow+i)*(mixed) (0.5/PI);
             addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[0]], f, phi.dI);
