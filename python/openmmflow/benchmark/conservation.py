@@ -31,7 +31,7 @@ class Conservation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Fluctuations on CPU over those on Reference from the same starts."""
+    """Fluctuations on a platform over those on Reference from the same starts."""
 
     ratio: float
     error: float
@@ -53,7 +53,7 @@ def measure(model, *, starts: int, picoseconds: float, threads: int = 1,
     """
     system = systems.flow_system(model)
     degrees = analysis.degrees_of_freedom(system)
-    phase_space = _equilibrated(system, starts)
+    phase_space = equilibrated(system, starts)
     values = {platform: [] for platform in ("CPU", "Reference")}
     for positions, velocities in tqdm(phase_space, desc="NVE", unit="start", disable=not progress):
         for platform, figures in values.items():
@@ -65,20 +65,20 @@ def measure(model, *, starts: int, picoseconds: float, threads: int = 1,
     }, compare(fluctuations["CPU"], fluctuations["Reference"])
 
 
-def compare(cpu: np.ndarray, reference: np.ndarray) -> Comparison:
-    """The ratio of the means of paired fluctuations (starts), and whether it is 1 within LARGEST_DIFFERENCE at two standard errors."""
-    ratio = float(cpu.mean() / reference.mean())
+def compare(values: np.ndarray, reference: np.ndarray, platform: str = "CPU", largest_difference: float = LARGEST_DIFFERENCE) -> Comparison:
+    """The ratio of the means of paired fluctuations (starts), and whether it is 1 within a difference at two standard errors."""
+    ratio = float(values.mean() / reference.mean())
     # The delta method for a ratio of means of pairs.
-    error = _standard_error(cpu - ratio * reference) / float(reference.mean())
+    error = _standard_error(values - ratio * reference) / float(reference.mean())
     difference = abs(ratio - 1)
-    if difference + 2 * error <= LARGEST_DIFFERENCE:
+    if difference + 2 * error <= largest_difference:
         verdict = "met"
-    elif difference - 2 * error > LARGEST_DIFFERENCE:
+    elif difference - 2 * error > largest_difference:
         verdict = "NOT met"
     else:
         verdict = "not settled by this many starts"
-    return Comparison(ratio, error, f"Fluctuation on CPU over that on Reference: {ratio:.4f} ± {error:.4f}; "
-                                    f"|ratio - 1| at most {LARGEST_DIFFERENCE:g} at two standard errors: {verdict}.")
+    return Comparison(ratio, error, f"Fluctuation on {platform} over that on Reference: {ratio:.4f} ± {error:.4f}; "
+                                    f"|ratio - 1| at most {largest_difference:g} at two standard errors: {verdict}.")
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -98,7 +98,7 @@ def _energy_conservation(system: openmm.System, platform: str, positions, veloci
     return analysis.energy_conservation(times, energies, degrees)
 
 
-def _equilibrated(system: openmm.System, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def equilibrated(system: openmm.System, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions (nm) and velocities (nm/ps) along Langevin dynamics, 5 ps after its beginning and then every picosecond."""
     integrator = openmm.LangevinMiddleIntegrator(systems.TEMPERATURE, 10.0, 0.001)
     integrator.setRandomNumberSeed(1)
