@@ -131,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Make, or go on with, training data of a molecule by temperature replica exchange, with forces, and print how good it is: "
                     "statistical inefficiencies, populations, agreement of runs. Without a PDB file: the kind of data that the shipped model "
                     "was trained on, alanine dipeptide.")
-    dataset.add_argument("topology", nargs="?", type=Path, default=None, help="PDB file of the molecule, with its bonds and all hydrogens")
+    dataset.add_argument("topology", nargs="?", type=Path, default=None,
+                         help="PDB file of the molecule, with its bonds and all hydrogens; alanine dipeptide if not given")
     dataset.add_argument("-o", "--output", type=Path, default=None, help="HDF5 file; an existing one is continued")
     dataset.add_argument("--frames", type=_count, default=50_000, help="of the file in all")
     dataset.add_argument("--seed", type=_count, default=1, help="of everything random")
@@ -141,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     dataset.add_argument("--temperature", type=_positive, default=300.0, metavar="K", help="of the data")
     dataset.add_argument("--highest-temperature", type=_positive, default=600.0, metavar="K", help="of the hottest replica")
     dataset.add_argument("--replicas", type=_count, default=4, help="temperatures")
+    dataset.add_argument("--proposals", type=Path, default=None, metavar="MODEL", help="a flow of the molecule proposes conformations: populations "
+                         "converge fast, and the data stay those of the force field; then one replica is enough")
+    dataset.add_argument("--moves", type=_count, default=20, help="that the flow proposes before each frame")
     dataset.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="in fs")
     dataset.add_argument("--friction", type=_not_negative, default=20.0, metavar="1/PS", help="in 1/ps; high friction makes frames independent")
     dataset.add_argument("--frame-steps", type=_count, default=250, metavar="STEPS", help="between frames")
@@ -300,7 +304,7 @@ def _sample(options) -> int:
 
 
 def _dataset(options) -> int:
-    from . import data_quality, dataset
+    from . import FlowModel, data_quality, dataset
     from .simulate import read_pdb
     from .system_file import read_system
 
@@ -310,15 +314,12 @@ def _dataset(options) -> int:
         if options.output is None:
             raise ValueError("say where the data goes (-o DATA.h5), or what to judge (--quality DATA.h5 ...)")
         paths = [options.output]
-        common = {"frames": options.frames, "seed": options.seed, "progress": not options.quiet}
-        if options.topology is None:
-            dataset.make_alanine_dipeptide_dataset(options.output, **common)
-        else:
-            system = None if options.system is None else read_system(options.system)
-            dataset.make_molecule_dataset(
-                options.output, pdb, system=system, force_field=options.force_field, constraints=options.constraints,
-                temperature=options.temperature, highest_temperature=options.highest_temperature, replicas=options.replicas,
-                step_size=options.step_size / 1000, friction=options.friction, steps_per_frame=options.frame_steps, **common)
+        dataset.make_molecule_dataset(
+            options.output, pdb, frames=options.frames, seed=options.seed, progress=not options.quiet,
+            system=None if options.system is None else read_system(options.system), force_field=options.force_field,
+            constraints=options.constraints, temperature=options.temperature, highest_temperature=options.highest_temperature,
+            replicas=options.replicas, proposals=None if options.proposals is None else FlowModel.load(options.proposals),
+            moves=options.moves, step_size=options.step_size / 1000, friction=options.friction, steps_per_frame=options.frame_steps)
         if options.frames < 10 * data_quality.BLOCKS:
             return 0
     print(data_quality.text(data_quality.read_runs(paths, pdb.topology)))

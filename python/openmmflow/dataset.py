@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Training data from replica-exchange molecular dynamics.
 
+Where a flow of the molecule is at hand, a first one trained on a short run for instance, it can propose conformations to the coldest
+replica (:class:`openmmflow.monte_carlo.FlowMonteCarlo`). The data remain those of the force field, whatever the flow is, and populations of
+basins that dynamics seldom goes between converge within minutes.
+
 A data set is one HDF5 file: ``positions`` (frames, particles, 3) in nm, ``forces`` (frames, particles, 3) in kJ/mol/nm,
 ``energies`` (frames,) in kJ/mol, ``system``, the XML of the System, and the attribute ``description``, a JSON document that says what was
 simulated. The file also carries the state of every replica, so that a run that was interrupted goes on where it stopped, and, if they were added, forces a time
@@ -16,6 +20,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 from tqdm import tqdm
+
+from .molecules import copies
 
 MOLAR_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 
@@ -71,14 +77,23 @@ class ReplicaExchange:
     steps_per_frame : integration steps between exchanges; one frame is stored after each.
     seed : of the integrators and of the exchanges.
     platform : name of the OpenMM platform. For a molecule of some twenty atoms Reference is the fastest.
+    proposals : FlowModel that proposes conformations of the molecules to the first replica.
+    molecules : their particles, see FlowMonteCarlo; the whole System if not given.
+    moves : how many are proposed after the steps of each frame.
     """
 
     def __init__(self, system, positions, temperatures, *, step_size=0.001, friction=20.0, steps_per_frame=250, seed=1,
-                 platform="Reference"):
+                 platform="Reference", proposals=None, molecules=None, moves=20):
         self.temperatures = np.asarray(temperatures, dtype=float)
         if len(self.temperatures) < 1 or np.any(self.temperatures <= 0) or np.any(np.diff(self.temperatures) <= 0):
             raise ValueError(f"temperatures must be positive and ascend, got {list(temperatures)}")
-        self.steps_per_frame = steps_per_frame
+        self.steps_per_frame, self.moves = steps_per_frame, moves
+        self.mover = None
+        if proposals is not None:
+            # Only those who have a flow wait for what it imports.
+            from .monte_carlo import FlowMonteCarlo
+
+            self.mover = FlowMonteCarlo(proposals, system, molecules, independence=1.0, seed=seed)
         self.random = np.random.default_rng(seed)
         self.accepted = np.zeros(len(self.temperatures) - 1, dtype=int)
         self.attempted = np.zeros(len(self.temperatures) - 1, dtype=int)
@@ -93,9 +108,11 @@ class ReplicaExchange:
             self.contexts.append(context)
 
     def advance(self):
-        """Run every replica for ``steps_per_frame`` steps, then try to exchange neighbours."""
+        """Run every replica for ``steps_per_frame`` steps, try what is proposed to the first, then try to exchange neighbours."""
         for context in self.contexts:
             context.getIntegrator().step(self.steps_per_frame)
+        if self.mover is not None:
+            self.mover.step(self.contexts[0], self.moves)
         energies = np.array([context.getState(energy=True).getPotentialEnergy()._value for context in self.contexts])
         beta = 1.0 / (MOLAR_GAS_CONSTANT * self.temperatures)
         for low in range(len(self.contexts) - 1):
@@ -120,6 +137,11 @@ class ReplicaExchange:
         return (state.getPositions(asNumpy=True)._value, state.getForces(asNumpy=True)._value,
                 state.getPotentialEnergy()._value)
 
+    def acceptance(self) -> dict:
+        """Accepted parts, of exchanges of neighbours and of proposals; what there is none of is left out."""
+        parts = {"exchanged": np.round(self.accepted / np.maximum(self.attempted, 1), 2)} if len(self.contexts) > 1 else {}
+        return parts if self.mover is None else {**parts, "proposals": round(self.mover.statistics["independence"].acceptance, 2)}
+
     def phase_space(self) -> np.ndarray:
         """Positions and velocities of every replica, (replicas, 2, particles, 3), in nm and nm/ps."""
         states = [context.getState(positions=True, velocities=True) for context in self.contexts]
@@ -132,8 +154,10 @@ class ReplicaExchange:
 
 
 def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equilibration_frames=200, description=None,
-                 checkpoint_frames=250, progress=True, **replica_exchange_options):
+                 checkpoint_frames=250, progress=True, proposals=None, molecules=None, moves=20, **replica_exchange_options):
     """Run replica exchange until ``path`` holds ``frames`` frames; an existing file is continued.
+
+    ``proposals``, ``molecules``, ``moves`` and the other options are those of :class:`ReplicaExchange`.
 
     A continued run is statistically, not bitwise, the run that was never interrupted: the state of OpenMM's random number
     generators is not stored, so it goes on with a seed derived from ``seed`` and the number of frames present.
@@ -147,15 +171,17 @@ def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equil
                 file.create_dataset(name, (0, *shape), maxshape=(None, *shape), dtype="f8", chunks=(256, *shape))
             file["system"] = openmm.XmlSerializer.serialize(system)
             file.attrs["description"] = json.dumps({
-                **(description or {}), "method": "temperature replica exchange", "temperature": float(temperatures[0]),
-                "temperatures": [float(t) for t in temperatures], "seed": seed, **replica_exchange_options})
+                **(description or {}), "method": _method(temperatures, proposals), "temperature": float(temperatures[0]),
+                "temperatures": [float(t) for t in temperatures], "seed": seed, **replica_exchange_options,
+                **({} if proposals is None else {"proposals": proposals.checksum, "moves": moves})})
         present = len(file["positions"])
         if file["positions"].shape[1] != num_particles:
             raise ValueError(f"{path} holds frames of {file['positions'].shape[1]} particles, the System has {num_particles}")
         if present >= frames:
             return path
         # Integrators take seeds below 2^31 / 1000.
-        run = ReplicaExchange(system, positions, temperatures, seed=(seed + 7919 * present) % 2_000_003, **replica_exchange_options)
+        run = ReplicaExchange(system, positions, temperatures, seed=(seed + 7919 * present) % 2_000_003, proposals=proposals,
+                              molecules=molecules, moves=moves, **replica_exchange_options)
         if present:
             run.set_phase_space(file["phase_space"][:])
         else:
@@ -174,8 +200,13 @@ def make_dataset(path, system, positions, *, frames, temperatures, seed=1, equil
                 file["phase_space"][:] = run.phase_space()
                 file.flush()
                 bar.update(len(block))
-                bar.set_postfix(exchanged=np.round(run.accepted / np.maximum(run.attempted, 1), 2))
+                bar.set_postfix(run.acceptance())
     return path
+
+
+def _method(temperatures, proposals) -> str:
+    parts = ["molecular dynamics" if len(temperatures) == 1 else "temperature replica exchange"]
+    return " and ".join(parts + ["Monte Carlo moves proposed by a flow"] * (proposals is not None))
 
 
 def add_displaced_forces(path, system, *, step_size=0.001, seed=1, platform="Reference", progress=True):
@@ -222,7 +253,7 @@ def add_displaced_forces(path, system, *, step_size=0.001, seed=1, platform="Ref
 
 def make_molecule_dataset(path, pdb: app.PDBFile, *, frames, force_field=ALANINE_DIPEPTIDE_FORCE_FIELD, system: openmm.System | None = None,
                           constraints="none", temperature=300.0, highest_temperature=600.0, replicas=4, seed=1, progress=True,
-                          environment=None, **options):
+                          environment=None, proposals=None, **options):
     """A data set of the molecules of a PDB file by temperature replica exchange, with forces a time step ahead and behind where there are
     no constraints.
 
@@ -233,6 +264,7 @@ def make_molecule_dataset(path, pdb: app.PDBFile, *, frames, force_field=ALANINE
     constraints : see :func:`molecular_system`.
     temperature, highest_temperature, replicas : of the data and of the hottest replica, K; how many, in geometric progression.
     environment : for the description: "vacuum", "implicit solvent" or "explicit solvent"; None: taken from the names of the force field.
+    proposals : FlowModel that proposes conformations of each of the molecules, see :class:`ReplicaExchange`.
     options : of :class:`ReplicaExchange`.
 
     Raises
@@ -249,7 +281,8 @@ def make_molecule_dataset(path, pdb: app.PDBFile, *, frames, force_field=ALANINE
     description |= {"molecule": "-".join(residue.name for residue in pdb.topology.residues()), "constraints": constraints
                     if system.getNumConstraints() == 0 or constraints != "none" else f"{system.getNumConstraints()} of the given System"}
     make_dataset(path, system, pdb.positions, frames=frames, seed=seed, progress=progress, description=description,
-                 temperatures=temperature_ladder(temperature, highest_temperature, replicas), **options)
+                 temperatures=temperature_ladder(temperature, highest_temperature, replicas), proposals=proposals,
+                 molecules=None if proposals is None else copies(pdb.topology), **options)
     if system.getNumConstraints() == 0:
         add_displaced_forces(path, system, step_size=options.get("step_size", 0.001), seed=seed, progress=progress)
     return Path(path)

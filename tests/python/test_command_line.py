@@ -172,10 +172,10 @@ def test_dataset_makes_and_continues_a_file(tmp_path, monkeypatch, capsys):
     from openmmflow import dataset
 
     make = dataset.make_dataset
-    monkeypatch.setattr(dataset, "make_dataset", lambda *a, **k: make(*a, **k, equilibration_frames=2, steps_per_frame=20))
+    monkeypatch.setattr(dataset, "make_dataset", lambda *a, **k: make(*a, **k, equilibration_frames=2))
     path = tmp_path / "data.h5"
     for frames in ("5", "8"):
-        assert main(["dataset", "-o", str(path), "--frames", frames, "--quiet"]) == 0
+        assert main(["dataset", "-o", str(path), "--frames", frames, "--frame-steps", "20", "--quiet"]) == 0
         with h5py.File(path) as file:
             assert file["positions"].shape == (int(frames), 22, 3)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import openmm
+import openmmflow
 import pytest
 
-from openmmflow import data_quality, dataset
+from openmmflow import analysis, data_quality, dataset, shipped
 from openmmflow.command_line import main
 
 MOLECULES = Path(__file__).parents[2] / "examples" / "molecules"
@@ -101,6 +102,34 @@ def test_command_for_any_molecule(tmp_path, capsys):
         assert np.allclose(state.getForces(asNumpy=True)._value, file["forces"][50], atol=1e-6)
     assert main(["dataset", str(MOLECULES / "ace-pro-nme.pdb"), "--quality", str(path), str(path)]) == 0
     assert "populations of 2 runs differ by at most 0.0 standard errors" in capsys.readouterr().out
+
+
+def test_proposals_of_a_flow(tmp_path, capsys):
+    """Frames of the force field whose populations converge at once: the flow's basins, in the force field's proportion."""
+    path = tmp_path / "data.h5"
+    arguments = ["dataset", "-o", str(path), "--frames", "300", "--replicas", "1", "--proposals", str(shipped.MODEL), "--moves", "5",
+                 "--frame-steps", "10", "-q"]
+    assert main(arguments) == 0
+    run, = data_quality.read_runs([path], dataset.alanine_dipeptide().topology)
+    print(f"basin {run.population:.3f} ± {run.error:.3f}, {run.transitions:.1f} effective transitions per tenth of the run")
+    with h5py.File(path) as file:
+        description = json.loads(file.attrs["description"])
+        assert description["method"] == "molecular dynamics and Monte Carlo moves proposed by a flow"
+        assert description["moves"] == 5 and description["proposals"] == openmmflow.FlowModel.load(shipped.MODEL).checksum
+        positions, energies, forces = (file[name][:] for name in ("positions", "energies", "forces"))
+    # Energies and forces are the force field's, also where the last move was accepted.
+    context = openmm.Context(dataset.implicit_solvent_system(dataset.alanine_dipeptide().topology), openmm.VerletIntegrator(0.001),
+                             openmm.Platform.getPlatformByName("Reference"))
+    for frame in range(0, 300, 30):
+        context.setPositions(positions[frame])
+        state = context.getState(energy=True, forces=True)
+        assert state.getPotentialEnergy()._value == pytest.approx(energies[frame], abs=1e-9)
+        assert np.allclose(state.getForces(asNumpy=True)._value, forces[frame], atol=1e-9)
+    # The dynamics alone would take nanoseconds from β to α: here most frames are of another conformation than the one before.
+    (_, psi), = analysis.backbone_torsions(dataset.alanine_dipeptide().topology)
+    steps = np.diff(analysis.torsion_angles(positions, psi))
+    jumps = np.abs(np.arctan2(np.sin(steps), np.cos(steps))) > 0.5
+    assert jumps.mean() > 0.2
 
 
 @pytest.mark.parametrize("arguments, message", [
