@@ -258,6 +258,18 @@ class FlowModel:
                 f"{len(self._json['layers'])} layers, {self.num_parameters:,} parameters, measure {self.measure!r}, "
                 f"checksum {self.checksum}>")
 
+    def __str__(self) -> str:
+        """What the model is of, and a table of its layers."""
+        from . import model_summary    # Only those who look wait for what it imports.
+
+        return model_summary.text(self)
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: a diagram of the layers with sizes and domains."""
+        from . import model_summary
+
+        return model_summary.diagram(self)
+
     def __eq__(self, other) -> bool:
         if not isinstance(other, FlowModel):
             return NotImplemented

@@ -304,8 +304,8 @@ def is_improper(row, bonds) -> bool:
 def internal_coordinates(positions, z_matrix) -> np.ndarray:
     """Bonds (nm), angles/pi and torsions in [0,1) of conformations: (frames, 3*particles-6), in the order of the model format."""
     frames = np.asarray(positions, dtype=float)
-    second, = (r for r in z_matrix if list(r).count(-1) == 2)
-    third, = (r for r in z_matrix if list(r).count(-1) == 1)
+    # Mixed coordinates have no rows of a frame.
+    frame = [r for missing in (2, 1) for r in z_matrix if list(r).count(-1) == missing]
     full = [r for r in z_matrix if -1 not in r]
 
     def difference(a, b):
@@ -314,9 +314,9 @@ def internal_coordinates(positions, z_matrix) -> np.ndarray:
     def dot(a, b):
         return np.sum(a * b, axis=-1)
 
-    bonds = [np.linalg.norm(difference(r[0], r[1]), axis=-1) for r in (second, third, *full)]
+    bonds = [np.linalg.norm(difference(r[0], r[1]), axis=-1) for r in (*frame, *full)]
     angles = []
-    for i, j, k, *_ in (third, *full):
+    for i, j, k, *_ in (*frame[1:], *full):
         u, v = difference(i, j), difference(k, j)
         angles.append(np.arctan2(np.linalg.norm(np.cross(u, v), axis=-1), dot(u, v)) / np.pi)
     torsions = []

@@ -233,7 +233,7 @@ def _import(options) -> int:
 
 
 def _simulate(options) -> int:
-    from . import FlowModel
+    from . import FlowModel, run_report
     from .simulate import InterruptFlag, bonds_disagree, describe_support_exits, flow_molecule, simulate, summary
     from .stored_run import Settings, discard
 
@@ -248,17 +248,22 @@ def _simulate(options) -> int:
         print(f"openmmflow: warning: {disagreement}. Are the atoms in the model's order?", file=sys.stderr)
     if options.overwrite:
         discard(options.output)
-    exits = []
+    found = {}
+
+    def look(run):
+        found.update(exits=describe_support_exits(run), report=run_report.write(run))
+
     with InterruptFlag() as stop:
         complete = simulate(options.output, molecule, settings, options.steps, equilibration_steps=options.equilibration_steps,
                             progress=not options.quiet, stop=stop, label=options.ensemble.upper(),
-                            checkpoint_seconds=options.checkpoint_seconds, at_end=lambda run: exits.append(describe_support_exits(run)))
+                            checkpoint_seconds=options.checkpoint_seconds, at_end=look)
     if not complete:
         print(f"openmmflow: interrupted; the same command goes on with the run in {options.output}", file=sys.stderr)
         return INTERRUPTED
     if options.steps >= options.report_interval:
         print(summary(options.output, molecule.system, settings))
-    print(*exits)
+    print(found["exits"])
+    print(f"report: {found['report']}")
     return 0
 
 
@@ -280,7 +285,7 @@ def _check(options) -> int:
 
 
 def _sample(options) -> int:
-    from . import FlowModel, reweighting, sampling
+    from . import FlowModel, reweighting, sample_report, sampling
     from .simulate import InterruptFlag, read_pdb
     from .system_file import read_system
 
@@ -300,6 +305,7 @@ def _sample(options) -> int:
         print(f"reweighted to {samples.temperature:g} K: {reweighting.quality(samples.log_weights)}")
         mean, error = reweighting.expectation(samples.log_weights, samples.energies)
         print(f"mean potential energy {mean:.3f} ± {error:.3f} kJ/mol")
+    print(f"report: {sample_report.write(options.output, model, topology)}")
     return 0
 
 

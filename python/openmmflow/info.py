@@ -10,6 +10,7 @@ import openmm
 
 import openmmflow
 
+from . import model_file, model_summary
 from .hashes import sha256
 
 
@@ -74,7 +75,8 @@ def describe_model(path) -> str:
     shown = ("forceField", "environment", "method", "temperature", "constraints")
     rows += [(key, _text(value)) for key, value in data.items() if key not in shown]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, "", model_summary.layer_table(*model_file.unpack(model.to_bytes()))])
 
 
 def _inner_support(model) -> str:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Plots of dynamics: Ramachandran maps, and energies over time."""
+"""Plots of dynamics and of samples: Ramachandran maps, energies over time, histograms, weights."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from . import builder
 from .trajectory import Energies
 
 # Colour-blind safe (Okabe and Ito), one for each potential in the order given.
@@ -89,4 +91,122 @@ def energy_conservation(series: dict[str, Energies], num_degrees_of_freedom: int
         axis.margins(x=0, y=0.25)
     figure.supylabel(f"(E - ⟨E⟩) / {num_degrees_of_freedom} / (kJ/mol)", fontsize="medium")
     axes[-1].set_xlabel("time / ps")
+    return figure
+
+
+REFERENCE, MODEL = "#555555", "#0072B2"
+"""Colours of histograms: what is compared with, filled; and what is compared, as a line."""
+
+
+def _two_histograms(panel, edges, reference, values, weights=None, labels=(None, None)):
+    """Densities: the first filled, the second as a line. Values beyond the edges count, but are not drawn."""
+    width = edges[1] - edges[0]
+    weights = np.full(len(values), 1 / len(values)) if weights is None else weights / weights.sum()
+    if reference is not None:
+        panel.hist(reference, edges, weights=np.full(len(reference), 1 / (len(reference) * width)), color=REFERENCE, alpha=0.4,
+                   label=labels[0])
+    panel.hist(values, edges, weights=weights / width, histtype="step", color=MODEL, label=labels[1])
+    panel.set_yticks([])
+
+
+def histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, str], *, weights=None) -> Figure:
+    """One panel for each entry, quantity: (reference, values), both (n,); the range is that of the reference.
+
+    Parameters
+    ----------
+    names : of reference and values
+    weights : (n,) of the values, or None
+    """
+    figure = Figure(figsize=(5.5 * len(panels), 3.6), layout="constrained")
+    for panel, (quantity, (reference, values)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        low, high = np.quantile(reference[np.isfinite(reference)], (0.01, 0.98))
+        edges = np.linspace(low - 0.4 * (high - low) - 1e-9, high + 0.6 * (high - low) + 1e-9, 80)
+        share = np.ones(len(values)) if weights is None else weights
+        beyond = share[~(values <= edges[-1])].sum() / share.sum()
+        _two_histograms(panel, edges, reference, values, weights, (names[0], f"{names[1]} ({beyond:.1%} above)"))
+        panel.set_xlabel(quantity)
+        panel.legend(fontsize="small")
+    return figure
+
+
+def marginals(reference, positions, z_matrix, atom_names, *, weights=None) -> dict[str, Figure]:
+    """Histograms of all bonds, angles and torsions of a Z-matrix, in three figures by their titles.
+
+    Parameters
+    ----------
+    reference, positions : (frames, particles, 3), nm; the first grey, the second blue. The first may be None
+    z_matrix : rows [i, j, k, l], -1 where there is none
+    atom_names : of all particles
+    weights : (frames,) of the second, or None
+    """
+    second, third = (next((row for row in z_matrix if list(row).count(-1) == missing), None) for missing in (2, 1))
+    full = [row for row in z_matrix if -1 not in row]
+    frame = [row for row in (second, third) if row is not None]
+    kinds = {"Bonds / nm": [row[:2] for row in (*frame, *full)], "Angles / °": [row[:3] for row in (*frame[1:], *full)], "Torsions / °": full}
+    other = builder.internal_coordinates(positions, z_matrix)
+    first = other if reference is None else builder.internal_coordinates(reference, z_matrix)
+    figures, start = {}, 0
+    for kind, rows in kinds.items():
+        if not rows:
+            continue
+        columns = min(7, len(rows))
+        lines = math.ceil(len(rows) / columns)
+        figure = Figure(figsize=(2.0 * columns, 1.5 * lines + 0.3), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        for index, (panel, row) in enumerate(zip(panels, rows)):
+            scale = (1.0, 180.0, 360.0)[len(row) - 2]
+            shift = -180.0 if len(row) == 4 else 0.0
+            a, b = (values[:, start + index] * scale + shift for values in (first, other))
+            if len(row) == 4:
+                edges = np.linspace(-180, 180, 73)
+            else:
+                edges = np.linspace(min(a.min(), np.quantile(b, 0.001)), max(a.max(), np.quantile(b, 0.999)) + 1e-9, 50)
+            _two_histograms(panel, edges, None if reference is None else a, b, weights)
+            panel.set_title("-".join(atom_names[atom] for atom in row), fontsize=7)
+            panel.tick_params(labelsize=6)
+            panel.locator_params(axis="x", nbins=4)
+        for panel in panels[len(rows):]:
+            panel.set_axis_off()
+        figures[kind] = figure
+        start += len(rows)
+    return figures
+
+
+def importance_weights(log_weights) -> Figure:
+    """How even weights (samples,) are: their logarithms, and the part of the sum that the largest have."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    relative = log_weights[np.isfinite(log_weights)] - np.logaddexp.reduce(log_weights) + np.log(len(log_weights))
+    low = max(np.quantile(relative, 0.01), relative.max() - 30)
+    left.hist(np.clip(relative, low, None), 80, color=MODEL, alpha=0.6)
+    left.set(xlabel="ln(w / ⟨w⟩); what is lower stands in the first column", ylabel="samples")
+    shares = np.sort(np.exp(relative))[::-1].cumsum() / len(log_weights)
+    rank = np.arange(1, len(shares) + 1) / len(log_weights)
+    right.plot(rank, shares, color=MODEL)
+    right.plot([0, 1], [0, 1], "--", color="black", linewidth=0.8)
+    right.set(xlabel="part of the samples, heaviest first", ylabel="part of the sum of weights", xlim=(0, 1), ylim=(0, 1.02))
+    for panel in (left, right):
+        panel.grid(color="0.9")
+    return figure
+
+
+def log_prob_over_time(time, log_prob, sample_log_prob) -> Figure:
+    """-ln p along dynamics, and its distribution next to that of a flow's own samples.
+
+    Parameters
+    ----------
+    time, log_prob : (frames,), ps; ln p
+    sample_log_prob : (samples,)
+    """
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    left.plot(time, -log_prob, color=MODEL, **_STYLE)
+    left.set(xlabel="time / ps", ylabel="-ln p / k_BT")
+    left.grid(color="0.9")
+    finite = log_prob[np.isfinite(log_prob)]
+    values = np.concatenate([-finite, np.quantile(-sample_log_prob, (0.001, 0.999))])
+    _two_histograms(right, np.linspace(values.min() - 1e-9, values.max() + 1e-9, 60), -sample_log_prob, -finite,
+                    labels=("samples of the flow", "dynamics"))
+    right.set_xlabel("-ln p / k_BT")
+    right.legend(fontsize="small")
     return figure

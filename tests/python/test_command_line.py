@@ -133,7 +133,7 @@ def test_simulate_runs_and_sums_up(model, tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith("20 samples: temperature ") and "total energy per degree of freedom (66)" in text
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "settings.json", "checkpoint.bin", "energies.csv", "trajectory.dcd", "energies.png", "ramachandran.png"}
+        "settings.json", "checkpoint.bin", "energies.csv", "trajectory.dcd", "energies.png", "ramachandran.png", "report.html"}
     # Other settings: refused. The same: prolonged. With --overwrite: anew.
     assert main(simulate(model, tmp_path / "run", "--steps", "200", "--seed", "2")) == 1
     assert "holds a run with other settings: settings.ensemble" in capsys.readouterr().err
