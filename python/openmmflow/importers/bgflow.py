@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Smooth flows that were trained with bgflow (noegroup/smooth_normalizing_flows and its relatives).
+"""Flows of bgflow: live ones, and checkpoints of smooth flows (noegroup/smooth_normalizing_flows and its relatives).
+
+:func:`import_generator` and :func:`convert_generator` take a live generator or flow, as bgflow's builder makes them. Where there is a checkpoint only,
+:func:`import_checkpoint` reads it:
 
 A checkpoint has the weights, but not how the flow is put together; a small JSON document, the spec, says that:
 
@@ -28,6 +31,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import model_file
+from .bgflow_modules import convert_generator, import_generator
+
+__all__ = ["convert_checkpoint", "convert_generator", "convert_state_dict", "import_checkpoint", "import_generator"]
 
 #: What bgflow adds to alpha so that components have one maximum, by exponent.
 ALPHA_OFFSETS = {1: 0.8656721, 2: 0.3052033}
