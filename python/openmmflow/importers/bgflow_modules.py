@@ -33,7 +33,7 @@ def import_generator(generator, output, **arguments) -> Path:
 
 
 def convert_generator(generator, *, temperature: float, measure: str, prior=None, bonds=None, data: dict | None = None,
-                      check: int = 64, tolerance: float = 1e-4) -> tuple[dict, dict[str, np.ndarray]]:
+                      check: int = 64, positions=None, tolerance: float = 1e-4) -> tuple[dict, dict[str, np.ndarray]]:
     """Architecture and tensors, as ``openmmflow.model_file`` has them, of a BoltzmannGenerator or a flow of bgflow.
 
     Known are what its BoltzmannGeneratorBuilder makes: global, mixed and relative internal coordinates (normalized angles); CDFTransform of
@@ -53,7 +53,9 @@ def convert_generator(generator, *, temperature: float, measure: str, prior=None
     prior : of a flow without a generator; None: uniform on [0,1], and a standard normal distribution for coordinates on the real line.
     bonds : bond graph, pairs of atoms; None: what the Z-matrix places atoms from, and a chain of the block's atoms.
     data : description of the data, stored in the model.
-    check : number of random configurations on which the model, in measure "frame", is compared with the original, in double precision; 0: none.
+    check : number of random configurations, which the flow makes itself, on which the model, in measure "frame", is compared with the original in
+        double precision; 0: none.
+    positions : other configurations to compare on, (frames, atoms, 3) in nm.
     tolerance : of this, k_B T: bgflow keeps some constants in single precision.
 
     Raises
@@ -80,8 +82,10 @@ def convert_generator(generator, *, temperature: float, measure: str, prior=None
                                                 bonds=walk.bonds() if bonds is None else bonds, constraints=walk.constraints,
                                                 data=description)
 
-    if check:
-        _check(flow, prior, components, walk, finish("frame"), check, tolerance)
+    if check or positions is not None:
+        if positions is None:
+            positions = _positions(flow, components, check)
+        _check(flow, prior, components, walk.offset, finish("frame"), np.asarray(positions, dtype=float), tolerance)
     if measure == "cartesian" and walk.block is not None and len(walk.whitening) != 3 * len(walk.block) - 6:
         raise ValueError(f'measure "cartesian" needs {3 * len(walk.block) - 6} dimensions of the block of {len(walk.block)} atoms, this flow keeps '
                          f'{len(walk.whitening)}: train with keepdims={3 * len(walk.block) - 6} on aligned data, or give measure="frame"')
@@ -152,6 +156,8 @@ class _Walk:
         if not inverse:
             raise ValueError(f"{where}: it sets constants on the way from x to z")
         for index, values in zip(module.indices, module.values):
+            if index >= len(slots):
+                raise ValueError(f"{where}: it makes tensor {index} of {len(slots)}, which are known here")
             if isinstance(slots[index], str):
                 continue
             values = np.broadcast_to(to_array(values, where).astype(float), len(slots[index])).tolist()
@@ -459,13 +465,10 @@ def _log_normalization(weights) -> np.ndarray:
     return np.log(np.sqrt(2 * np.pi) * weights["std"] * (norm.cdf(upper) - norm.cdf(lower)))
 
 
-def _check(flow, prior, components, walk, contents, count, tolerance):
-    """Compare a model with the flow it was made from, on conformations that the flow makes from random z."""
+def _positions(flow, components, count) -> np.ndarray:
+    """Conformations (count, atoms, 3) that the flow makes from random z, which keep away from edges."""
     import torch
 
-    from .. import FlowModel
-
-    model = FlowModel.from_bytes(model_file.pack(*contents))
     random = np.random.default_rng(0)
     z = []
     for kind, coordinates, weights in components:
@@ -474,25 +477,30 @@ def _check(flow, prior, components, walk, contents, count, tolerance):
         else:
             spread = weights["mean"] + 0.7 * weights["std"] * random.normal(size=(count, len(coordinates)))
             z.append(np.clip(spread, weights["lower"], weights["upper"]) if "lower" in weights else spread)
-    original = copy.deepcopy(flow).double()
     with torch.no_grad():
-        positions, *_ = original(*(torch.tensor(part) for part in z))
-        *latents, log_det = original(positions, inverse=True)
-        energy = 0.0
+        positions, *_ = copy.deepcopy(flow).double()(*(torch.tensor(part) for part in z))
+    return positions.numpy().reshape(count, -1, 3)
+
+
+def _check(flow, prior, components, offset, contents, positions, tolerance):
+    """Compare a model with the flow it was made from."""
+    import torch
+
+    from .. import FlowModel
+
+    model = FlowModel.from_bytes(model_file.pack(*contents))
+    with torch.no_grad():
+        *latents, log_det = copy.deepcopy(flow).double()(torch.tensor(positions.reshape(len(positions), -1)), inverse=True)
         if prior is not None:
-            energy = copy.deepcopy(prior).double().energy(*latents).numpy().reshape(-1)
+            energy = copy.deepcopy(prior).double().energy(*latents)
         else:
-            for (kind, _, _), latent in zip(components, latents):
-                if kind == "normal":
-                    energy = energy + (0.5 * latent**2 + 0.5 * np.log(2 * np.pi)).sum(-1).numpy()
-    expected = log_det.numpy().reshape(-1) - energy + walk.offset
-    x = positions.numpy().reshape(count, -1, 3)
-    print(model.log_prob(x)-expected)
-    error = np.abs(model.log_prob(x) - expected)
+            energy = sum((0.5 * z**2 + 0.5 * np.log(2 * np.pi)).sum(-1, keepdim=True) for (kind, _, _), z in zip(components, latents)
+                         if kind == "normal")
+        expected = (log_det - energy).numpy().reshape(-1) + offset
     usable = np.isfinite(expected)
-    if usable.sum() < count // 2:
-        raise ValueError(f"the flow gives no finite density to {count - usable.sum()} of {count} conformations that it makes itself")
-    worst = error[usable].max()
+    if usable.sum() < len(positions) / 2:
+        raise ValueError(f"the flow gives no finite density to {len(positions) - usable.sum()} of {len(positions)} conformations")
+    worst = np.abs(model.log_prob(positions) - expected)[usable].max()
     if not worst <= tolerance:
         raise ValueError(f"the model differs from the flow by up to {worst:.1e} k_BT on {usable.sum()} random conformations, allowed are "
-                         f"{tolerance:.1e}. A module of the flow computes something else than its class does in bgflow; please report it")
+                         f"{tolerance:.1e}: a module of the flow computes something else than what its class does in bgflow")

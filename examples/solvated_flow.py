@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""A flow that was trained in vacuum as one part of a solvated system: N-methylacetamide in water.
+
+    python examples/solvated_flow.py -o runs/solvated_flow
+
+makes data of the molecule in vacuum, trains a flow on it (openmmflow_training), puts it into a box of TIP3P water in place of the molecule's own
+force field, and runs dynamics of both, the mixed System and the force field. The plot compares how water is arranged about the carbonyl
+oxygen, and the molecule's own energy. The force field that the flow learned is ff14SB, so the two should agree. Every step is a function, to be
+used alone; what is there already is not made again.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+import openmm
+from matplotlib.figure import Figure
+from openmm import app, unit
+from openmmflow import FlowForce, builder, dataset, plots, replaceMolecule
+
+STRUCTURE = Path(__file__).parent / "molecules" / "ace-nme.pdb"
+FORCE_FIELD = ("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
+FLOW = builder.FlowOptions(width=48, depth=2, bond_rounds=2, shape_rounds=3, torsion_rounds=2)
+
+
+def make_data(path: Path, *, frames: int = 8_000, progress: bool = True) -> Path:
+    """Data of the molecule in vacuum: positions, forces, and forces a time step ahead and behind."""
+    return dataset.make_molecule_dataset(path, app.PDBFile(str(STRUCTURE)), frames=frames, force_field=FORCE_FIELD[:1], environment="vacuum",
+                                         highest_temperature=450.0, replicas=2, steps_per_frame=150, progress=progress)
+
+
+def train(data: Path, model: Path, *, minutes: float = 3.0, progress: bool = True) -> Path:
+    """A flow of the molecule in vacuum."""
+    from openmmflow_training import TrainingConfig, train
+
+    config = TrainingConfig(minutes=minutes, batch=128, learning_rate=3e-3, force_start=0.3, force_weight=1e-3, roughness_start=0.5,
+                            roughness_weight=0.02, flow=FLOW)
+    return train(app.PDBFile(str(STRUCTURE)).topology, [data], model, config, progress=progress)
+
+
+def solvate(*, box: float = 2.4) -> tuple[app.Topology, unit.Quantity, openmm.System, list[int]]:
+    """Topology, positions and System (PME, rigid water) of the molecule in a cubic box of water, nm; and the molecule's atoms."""
+    pdb = app.PDBFile(str(STRUCTURE))
+    field = app.ForceField(*FORCE_FIELD)
+    modeller = app.Modeller(pdb.topology, pdb.positions)
+    modeller.addSolvent(field, boxSize=openmm.Vec3(box, box, box) * unit.nanometer)
+    system = field.createSystem(modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=1.0 * unit.nanometer)
+    return modeller.topology, modeller.positions, system, list(range(pdb.topology.getNumAtoms()))
+
+
+def run(topology: app.Topology, positions, system: openmm.System, *, picoseconds: float, equilibration: float = 5.0, interval: int = 50,
+        temperature: float = 300.0, seed: int = 1, platform: str = "CPU") -> np.ndarray:
+    """Positions (frames, particles, 3) in nm of NVT dynamics with steps of 1 fs, a frame every ``interval`` steps."""
+    integrator = openmm.LangevinMiddleIntegrator(temperature, 2.0, 0.001)
+    integrator.setRandomNumberSeed(seed)
+    simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(platform))
+    simulation.context.setPositions(positions)
+    simulation.minimizeEnergy(maxIterations=100)
+    simulation.context.setVelocitiesToTemperature(temperature, seed)
+    simulation.step(int(equilibration * 1000))
+    frames = []
+    for _ in range(int(picoseconds * 1000) // interval):
+        simulation.step(interval)
+        frames.append(simulation.context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+    return np.array(frames)
+
+
+def radial_distribution(topology: app.Topology, frames: np.ndarray, *, bins: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (nm) and g(r) of water's oxygen about the carbonyl oxygen."""
+    oxygen = next(atom.index for atom in topology.atoms() if atom.name == "O" and atom.residue.name == "ACE")
+    water = [atom.index for atom in topology.atoms() if atom.name == "O" and atom.residue.name == "HOH"]
+    edges = topology.getUnitCellDimensions().value_in_unit(unit.nanometer)
+    separation = frames[:, water] - frames[:, [oxygen]]
+    separation -= edges * np.round(separation / edges)
+    counts, limits = np.histogram(np.linalg.norm(separation, axis=-1), bins, (0, min(edges) / 2))
+    shells = 4 / 3 * np.pi * np.diff(limits**3)
+    return (limits[1:] + limits[:-1]) / 2, counts / len(frames) / shells / (len(water) / np.prod(edges))
+
+
+def internal_energies(frames: np.ndarray) -> np.ndarray:
+    """Energies (kJ/mol) of the molecule alone in the force field that the flow learned, (frames,)."""
+    pdb = app.PDBFile(str(STRUCTURE))
+    context = openmm.Context(app.ForceField(*FORCE_FIELD[:1]).createSystem(pdb.topology), openmm.VerletIntegrator(0.001),
+                             openmm.Platform.getPlatformByName("Reference"))
+    result = []
+    for x in frames:
+        context.setPositions(x[:pdb.topology.getNumAtoms()])
+        result.append(context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+    return np.array(result)
+
+
+def compare(model: Path, *, picoseconds: float, box: float = 2.4, platform: str = "CPU") -> dict[str, dict[str, np.ndarray]]:
+    """g(r) and the molecule's own energies, of the mixed System and of the force field."""
+    topology, positions, system, atoms = solvate(box=box)
+    mixed = replaceMolecule(system, atoms, model)
+    assert FlowForce.isinstance(mixed.getForces()[-1])
+    results = {}
+    for name, which in (("flow in water", mixed), ("force field", system)):
+        frames = run(topology, positions, which, picoseconds=picoseconds, platform=platform)
+        distance, g = radial_distribution(topology, frames)
+        results[name] = {"distance": distance, "g": g, "energy": internal_energies(frames)}
+    return results
+
+
+def plot(path: Path, results: dict[str, dict[str, np.ndarray]]) -> None:
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, (name, result) in zip(plots.COLOURS, results.items()):
+        left.plot(result["distance"], result["g"], color=colour, label=name)
+        right.hist(result["energy"], 40, density=True, histtype="step", color=colour, label=name)
+    left.set(xlabel="distance of water's oxygen from the carbonyl oxygen / nm", ylabel="g(r)")
+    right.set(xlabel="energy of the molecule in ff14SB / (kJ/mol)", ylabel="density")
+    left.legend(frameon=False)
+    plots.save(figure, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/solvated_flow"), help="folder")
+    parser.add_argument("--frames", type=int, default=8_000, help="of data")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training")
+    parser.add_argument("--picoseconds", type=float, default=100.0, help="of dynamics of each System")
+    parser.add_argument("--platform", default="CPU")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    data, model = options.output / "vacuum.h5", options.output / "vacuum.safetensors"
+    make_data(data, frames=options.frames)
+    if not model.exists():
+        train(data, model, minutes=options.minutes)
+    results = compare(model, picoseconds=options.picoseconds, platform=options.platform)
+    for name, result in results.items():
+        peak = result["g"].argmax()
+        print(f"{name}: first peak of g(r) {result['g'][peak]:.2f} at {result['distance'][peak]:.3f} nm; energy of the molecule "
+              f"{result['energy'].mean():.1f} ± {result['energy'].std():.1f} kJ/mol")
+    plot(options.output / "solvated_flow.png", results)
+
+
+if __name__ == "__main__":
+    main()
