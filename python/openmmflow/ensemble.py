@@ -51,7 +51,7 @@ def ensemble_figures(model: FlowModel, positions, log_prob, energies, data_posit
         "state": {
             "freeEnergy": flow, "error": flow_error, "samples": int(inside.sum()),
             "effectiveSamples": analysis.effective_samples(relative[inside]),
-            "replicaExchange": data.free_energy, "replicaExchangeError": data.error, "framesInState": int(
+            "forceField": data.free_energy, "forceFieldError": data.error, "framesInState": int(
                 sum(state(analysis.torsion_angles(x, torsion)).sum() for x in data_positions)),
             "difference": flow - data.free_energy, "jointError": joint, "standardErrors": abs(flow - data.free_energy) / joint,
             "withinJoint95": bool(abs(flow - data.free_energy) <= 1.96 * joint)}}
@@ -66,5 +66,5 @@ def describe(figures: dict) -> str:
         f"-ln Z: {f['freeEnergy']:.3f} ± {f['freeEnergyError']:.3f} from the samples, {f['freeEnergyBar']:.3f} ± {f['freeEnergyBarError']:.3f} with "
         f"{f['frames']:,} frames (overlap {f['overlap']:.2f})",
         f"KL(data, flow) = {f['divergence']:.3f} ± {f['divergenceError']:.3f} k_BT",
-        f"φ-basin: {s['freeEnergy']:.3f} ± {s['error']:.3f} reweighted, {s['replicaExchange']:.3f} ± {s['replicaExchangeError']:.3f} replica exchange: "
+        f"φ-basin: {s['freeEnergy']:.3f} ± {s['error']:.3f} reweighted, {s['forceField']:.3f} ± {s['forceFieldError']:.3f} force field: "
         f"{s['standardErrors']:.2f} joint standard errors apart, {'within' if s['withinJoint95'] else 'OUTSIDE of'} the joint 95 % interval"])

@@ -141,7 +141,7 @@ def test_accuracy_and_populations_are_what_they_are_defined_to_be(tmp_path, mode
     inside = np.arange(120) % 3 == 2
     weights = np.exp(flow.log_prob(positions) + energies / kT - (flow.log_prob(positions) + energies / kT).max())
     assert populations["framesInBasin"] == 40
-    assert populations["replicaExchange"]["freeEnergy"] == pytest.approx(np.log(2))
+    assert populations["forceField"]["freeEnergy"] == pytest.approx(np.log(2))
     assert populations["flow"]["population"] == pytest.approx(weights[inside].sum() / weights.sum(), rel=1e-9)
     assert populations["absoluteDifference"] == pytest.approx(
         abs(np.log(weights[~inside].sum() / weights[inside].sum()) - np.log(2)), rel=1e-9)

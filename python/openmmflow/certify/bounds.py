@@ -17,8 +17,9 @@ class Bound:
     at_least: Optional[float] = None
     at_most: Optional[float] = None
 
-    def holds(self, value: float) -> bool:
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+    def holds(self, value: Optional[float]) -> bool:
+        """Whether it does; a figure that is not known (None: populations of a single run cannot disagree) does not."""
+        return value is not None and (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     def __str__(self):
         if self.at_least is not None and self.at_most is not None:
@@ -29,12 +30,14 @@ class Bound:
 BOUNDS = (
     Bound("data", "frames", "frames of the force field", "", at_least=100_000),
     Bound("data", "inefficiency", "their statistical inefficiency, mean over bonds and angles, worst of the runs", "", at_most=1.2),
+    Bound("data", "disagreement", "largest difference of the φ-basin's population between runs", "standard errors", at_most=2.0),
+    Bound("data", "populationError", "relative standard error of that population, worst of the runs", "", at_most=0.1),
     Bound("accuracy", "forceRmse", "force RMSE on held-out frames", "k_BT/nm", at_most=45.0),
     Bound("published", "gain", "-ln p of the published checkpoint on the same frames, less that of the model", "k_BT", at_least=0.3),
-    Bound("populations", "absoluteDifference", "φ-basin free energy, flow against replica exchange", "k_BT", at_most=1.0),
+    Bound("populations", "absoluteDifference", "φ-basin free energy, flow against the force field", "k_BT", at_most=1.0),
     Bound("ensemble", "samples", "samples of the flow reweighted to the force field, none clipped", "", at_least=100_000),
     Bound("ensemble", "effectiveFraction", "Kish effective sample size, of their number", "", at_least=0.1),
-    Bound("ensemble", "basinDifference", "φ-basin free energy, reweighted against replica exchange", "joint standard errors", at_most=1.96),
+    Bound("ensemble", "basinDifference", "φ-basin free energy, reweighted against frames of the force field", "joint standard errors", at_most=1.96),
     Bound("nve", "starts", "NVE starts", "", at_least=10),
     Bound("nve", "length", "NVE length of each", "ps", at_least=100.0),
     Bound("nve", "fluctuationRatio", "NVE fluctuation at 1 fs, flow over Amber from the same starts", "", at_most=1.3),

@@ -107,11 +107,16 @@ class Certification:
     # Each of the following returns the figures of a part as a JSON document.
 
     def data(self) -> dict:
-        """How independent the frames are, and whether the runs agree."""
+        """How independent the frames are, and whether the runs agree.
+
+        populationError : of the φ-basin, relative; 1 if a run has never been there.
+        """
         runs = [data_quality.run_quality(name, positions, dataset.alanine_dipeptide().topology)
                 for name, positions in zip(self.frames.names, self.frames.positions)]
         return {"frames": sum(run.frames for run in runs), "inefficiency": max(run.inefficiency for run in runs),
-                "disagreement": data_quality.disagreement(runs), "runs": [dataclasses.asdict(run) for run in runs]}
+                "disagreement": data_quality.disagreement(runs),
+                "populationError": max(run.error / run.population if run.population else 1.0 for run in runs),
+                "runs": [dataclasses.asdict(run) for run in runs]}
 
     def ensemble(self) -> dict:
         """Samples of the flow reweighted to the force field, and how far both are apart."""
@@ -157,7 +162,7 @@ class Certification:
         return {
             "basin": {"torsion": "phi", "degrees": np.degrees(analysis.ALPHA_L_EDGES).tolist()},
             "frames": len(inside), "framesInBasin": int(inside.sum()),
-            "replicaExchange": {"population": reference.population, "freeEnergy": reference.free_energy, "error": reference.error,
+            "forceField": {"population": reference.population, "freeEnergy": reference.free_energy, "error": reference.error,
                                 "populationOfEachFile": [float(s.mean()) for s in in_basin]},
             "flow": {"population": flow.population, "freeEnergy": flow.free_energy, "error": flow.error,
                      "effectiveSamples": flow.effective_samples,

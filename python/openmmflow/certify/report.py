@@ -31,7 +31,7 @@ def report(directory) -> str:
             lines.append(f"| {bound.meaning} | not run | {bound} | |")
             continue
         value = parts[bound.part]["figures"][bound.figure]
-        lines.append(f"| {bound.meaning} | {value:.4g} {bound.unit} | {bound} | {'holds' if bound.holds(value) else '**misses**'} |")
+        lines.append(f"| {bound.meaning} | {'not known' if value is None else f'{value:.4g} {bound.unit}'} | {bound} | {'holds' if bound.holds(value) else '**misses**'} |")
     lines += ["", "## All figures", ""]
     for name, document in parts.items():
         lines += [f"### {name}", "", "```json", json.dumps(document["figures"], indent=1), "```", ""]
@@ -61,11 +61,11 @@ def readme_table(directory) -> str:
                   f"| {f['samples']:,} samples reweighted to the force field: Kish effective sample size, largest weight, Pareto k | "
                   f"{100 * f['effectiveFraction']:.0f} %, {100 * f['largestWeightShare']:.2f} %, {f['paretoK']:.2f} | |",
                   f"| free energy of the basin φ > 0 by reweighting, k_BT | {f['state']['freeEnergy']:.2f} ± {f['state']['error']:.2f} | "
-                  f"replica exchange {f['state']['replicaExchange']:.2f} ± {f['state']['replicaExchangeError']:.2f} |"]
+                  f"force field {f['state']['forceField']:.2f} ± {f['state']['forceFieldError']:.2f} |"]
     if "populations" in figures:
         f = figures["populations"]
-        lines.append(f"| free energy of the basin φ > 0, k_BT | {f['flow']['freeEnergy']:.2f} ± {f['flow']['error']:.2f} | replica exchange "
-                     f"{f['replicaExchange']['freeEnergy']:.2f} ± {f['replicaExchange']['error']:.2f} |")
+        lines.append(f"| free energy of the basin φ > 0, k_BT | {f['flow']['freeEnergy']:.2f} ± {f['flow']['error']:.2f} | force field "
+                     f"{f['forceField']['freeEnergy']:.2f} ± {f['forceField']['error']:.2f} |")
     if "nve" in figures:
         f = figures["nve"]
         title = f"NVE, {f['starts']} × {f['length']:g} ps at {f['stepSize']:g} fs, per degree of freedom"
