@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from ._errors import FlowModelError
 from ._plugins import load_failures, registration_message, version_mismatch, why_not_loaded, why_not_supported
+from .processor import one_core
 
 __version__ = importlib.metadata.version("openmmflow")
-__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "registration_message",
+__all__ = ["FlowForce", "FlowModel", "FlowModelError", "FlowMonteCarlo", "FlowReporter", "SupportMargins", "one_core", "registration_message",
            "replaceMolecule", "version_mismatch", "why_not_supported"]
 
 # With another OpenMM than the one built for, the compiled part may not load. The rest of the package works all the same, and

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """``openmmflow benchmark`` and the PyTorch implementation that it measures against."""
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -90,15 +89,6 @@ def test_ratios_and_verdicts():
     assert row["ratio"] == pytest.approx(200) and row["verdict"] == "met"
     row = targets.TARGETS[0]
     assert row.verdict(50.0) == "short by a factor 2.00"
-
-
-def test_one_core():
-    if not hasattr(os, "sched_getaffinity"):
-        pytest.skip("this system does not tell on which cores a process runs")
-    before = os.sched_getaffinity(0)
-    with timing.one_core() as core:
-        assert os.sched_getaffinity(0) == {core}
-    assert os.sched_getaffinity(0) == before
 
 
 def test_exponents():

@@ -77,7 +77,7 @@ def _accuracy(options):
 def _nve(options):
     from .. import FlowModel, atomic
     from . import conservation, machine
-    from .timing import one_core
+    from ..processor import one_core
 
     model = FlowModel.load(_model(options))
     picoseconds, count = (0.5, 10) if options.quick else (options.picoseconds, options.starts)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..processor import one_core
 from . import kernels, machine, models, systems
-from .timing import Timing, interleaved, one_core
+from .timing import Timing, interleaved
 
 STEPS = 20
 """Of dynamics in one call that is timed. Each call begins at the same state, so that all see the same dynamics."""
@@ -48,7 +49,7 @@ class Options:
 class Results:
     """All timings of a run and where they are from: what the JSON file holds.
 
-    Those of one thread are taken with all of the process on one core (:func:`timing.one_core`), PyTorch's and the force field's alike.
+    Those of one thread are taken with all of the process on one core (:func:`openmmflow.one_core`), PyTorch's and the force field's alike.
     """
 
     machine: dict

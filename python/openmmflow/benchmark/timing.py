@@ -2,11 +2,9 @@
 """Timings that can be compared although the machine does other things as well."""
 from __future__ import annotations
 
-import contextlib
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -20,25 +18,6 @@ class Timing:
     rounds: int
     calls: int
     """In all rounds together."""
-
-
-@contextlib.contextmanager
-def one_core() -> Iterator[int | None]:
-    """Keep this thread, and the threads and processes that it starts meanwhile, on one core; gives its number.
-
-    A program of one thread still hands work to a second one, as OpenMM's CPU platform does several times a step. Where each sleeps on a
-    core of its own, waking it can take longer than the work. Does nothing (None) where the system has no such call.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    core = max(before)    # the first one often serves interrupts
-    os.sched_setaffinity(0, {core})
-    try:
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def interleaved(tasks: dict[str, Callable[[], object]], *, seconds: float, rounds: int = 7) -> dict[str, Timing]:

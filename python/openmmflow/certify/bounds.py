@@ -48,4 +48,7 @@ BOUNDS = (
     Bound("nvt", "smallestFractionInInnerSupport", "NVT frames where U is exactly -ln p, least of the basins", "", at_least=0.999),
     Bound("long_nve", "length", "NVE, long run", "ps", at_least=1000.0),
     Bound("long_nve", "drift", "its drift per degree of freedom", "kJ/mol/ps", at_most=1e-4),
+    Bound("long_nvt", "length", "NVT, long run", "ps", at_least=10_000.0),
+    Bound("long_nvt", "temperatureDeviation", "its mean temperature, from the thermostat's", "K", at_most=2.0),
+    Bound("long_nvt", "allFinite", "1 if all of its energies are numbers", "", at_least=1.0),
 )
