@@ -31,7 +31,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
-from . import FlowModel, model_file
+from . import FlowModel, model_file, model_summary
 from ._units import as_indices, scalar_in
 from .analysis import cartesian_log_prob
 from .dataset import MOLAR_GAS_CONSTANT
@@ -284,9 +284,8 @@ class _BaseDensity:
         size = model.num_coordinates
         self.scale = np.ones(size)
         """What a step of 1 means in each latent."""
-        self._interval = np.zeros(size, dtype=bool)
-        self._interval[:2 * model.num_particles - 3] = True     # bonds and angles; torsions are on the circle
-        self._circle = ~self._interval
+        domains = np.array(model_summary.stages(architecture, tensors)[-1].domains)
+        self._interval, self._circle = domains == "interval", domains == "circle"
         self._normal = []
         for entry, base in enumerate(architecture["base"]):
             if base["distribution"] == "uniform":
@@ -295,8 +294,6 @@ class _BaseDensity:
             mean, std = (np.asarray(tensors[f"base.{entry}.{name}"], dtype=float) for name in ("mean", "std"))
             self.scale[columns] = std
             self._normal.append((columns, mean, std))
-            if base["distribution"] == "normal":
-                self._interval[columns] = False
 
     def log_density(self, latent) -> float:
         """ln q up to a constant."""
