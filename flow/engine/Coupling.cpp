@@ -41,6 +41,37 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
         kernels(selectCouplingKernels<Real>()), transformer(layer.transformer), activation(layer.conditioner.activation) {
     for (int i : layer.conditionedOn)
         (domains[i] == Domain::Circle ? circularFeatures : plain).push_back(i);
+    real = (domains[layer.transformed.front()] == Domain::Real);
+    if (const SmoothMixtureTransformer* mixture = get_if<SmoothMixtureTransformer>(&transformer))
+        packMixture(layer, *mixture, domains);
+    else
+        packTransformer(layer, domains);
+    single = layOut(1);
+    half = layOut(blockSize()/2);
+    block = layOut(blockSize());
+}
+
+template <class Real>
+void Coupling<Real>::packTransformer(const CouplingLayer& layer, const vector<Domain>& domains) {
+    const TransformerLayout& order = transformerLayout.emplace(layer, domains);
+    transformed = order.transformed;
+    numCircles = order.numCircles;
+    numIntervals = static_cast<int>(transformed.size())-numCircles;
+    int first = 0;
+    for (size_t n = 0; n < order.outputs.size(); n++) {
+        packNetwork(layer.conditioner.networks[n], first, order.outputs[n]);
+        first += static_cast<int>(order.outputs[n].size());
+    }
+    for (int circular : {0, 1}) {
+        const vector<int>& offsets = (circular ? order.circleOffsets : order.otherOffsets);
+        for (size_t i = 0; i < offsets.size(); i++)
+            transformerRows.push_back({offsets[i], circular, static_cast<int>(i)});
+    }
+    sort(transformerRows.begin(), transformerRows.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+}
+
+template <class Real>
+void Coupling<Real>::packMixture(const CouplingLayer& layer, const SmoothMixtureTransformer& transformer, const vector<Domain>& domains) {
     // Intervals first, then circles; order[d] is the place of d in the file.
     const int D = static_cast<int>(layer.transformed.size()), K = transformer.components;
     vector<int> order;
@@ -89,9 +120,6 @@ Coupling<Real>::Coupling(const CouplingLayer& layer, const vector<Domain>& domai
     priors.resize(priors.size()+kernels.vectorLength);
     circleSteepness = static_cast<Real>(Formulas<double>::headSteepnessOnCircle(-transformer.logSteepnessBound,
             transformer.logSteepnessBound).value);
-    single = layOut(1);
-    half = layOut(blockSize()/2);
-    block = layOut(blockSize());
 }
 
 /** @param values  (rows, columns) */
@@ -139,7 +167,7 @@ template <class Real>
 typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     const int L = kernels.vectorLength;
     const auto padded = [L](int length) { return (length+L-1)/L*L; };
-    const int D = numIntervals+numCircles, K = transformer.components;
+    const int D = numIntervals+numCircles;
     ArenaLayout<Real> arena;
     Layout layout;
     layout.layers = layers;
@@ -168,24 +196,17 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.numIntervals = numIntervals;
     plan.numCircles = numCircles;
     plan.transformed = transformed.data();
-    plan.components = K;
-    plan.exponent = transformer.exponent;
-    plan.published = (transformer.head == MixtureHead::Published);
-    plan.inverse = (transformer.closedForm == Direction::Sampling);
-    plan.alphaOffset = static_cast<Real>(transformer.alphaOffset);
-    plan.alphaRange = static_cast<Real>(transformer.alphaRange);
-    plan.logSteepnessBound = static_cast<Real>(transformer.logSteepnessBound);
-    plan.minimumFloor = static_cast<Real>(transformer.minimumFloor);
-    plan.rawRows = rawRows.data();
-    plan.rawOrder = rawOrder.data();
-    plan.numRawRows = numRawRows;
-    plan.priors = priors.data();
-    plan.circleSteepness = circleSteepness;
+    plan.transformer.type = -1;
+    if (const SmoothMixtureTransformer* mixture = get_if<SmoothMixtureTransformer>(&transformer))
+        describeMixture(*mixture, plan);
+    else
+        describeTransformer(get<FormulaTransformer>(transformer), plan);
+    const size_t K = plan.components;
     plan.paddedLength = padded(numIntervals*M)+padded(numCircles*M);
     const size_t E = plan.paddedLength, numFeatures = plain.size()+2*circularFeatures.size();
     plan.features = arena.add(numFeatures*M);
     plan.featureGradient = arena.add(numFeatures*M);
-    plan.raw = arena.add(static_cast<size_t>(numRawRows)*D*M);
+    plan.raw = arena.add((static_cast<size_t>(numRawRows)*D+plan.transformer.numOutputs)*M);
     plan.rawGradient = plan.raw;    // which is not read again on the way back
     plan.hidden = arena.add(widest*M);
     plan.nextHidden = arena.add(widest*M);
@@ -197,11 +218,49 @@ typename Coupling<Real>::Layout Coupling<Real>::layOut(int M) const {
     plan.valueJacobian = arena.add(5*K*E);
     plan.slopeJacobian = arena.add(5*K*E);
     plan.centreShares = arena.add(K*E);
-    plan.scratch = arena.add(K*kernels.scratchSize/sizeof(Real));
+    plan.transformer.parameters = arena.add(plan.transformer.mostParameters*E);
+    plan.scratch = arena.add(max(K*kernels.scratchSize, 2*plan.transformer.mostParameters*kernels.vectorSize)/sizeof(Real));
     for (size_t& array : plan.flat)
         array = arena.add(M == 1 ? K*E : 0);
     layout.arenaSize = arena.size();
     return layout;
+}
+
+template <class Real>
+void Coupling<Real>::describeMixture(const SmoothMixtureTransformer& mixture, CouplingPlan<Real>& plan) const {
+    plan.components = mixture.components;
+    plan.exponent = mixture.exponent;
+    plan.published = (mixture.head == MixtureHead::Published);
+    plan.inverse = (mixture.closedForm == Direction::Sampling);
+    plan.alphaOffset = static_cast<Real>(mixture.alphaOffset);
+    plan.alphaRange = static_cast<Real>(mixture.alphaRange);
+    plan.logSteepnessBound = static_cast<Real>(mixture.logSteepnessBound);
+    plan.minimumFloor = static_cast<Real>(mixture.minimumFloor);
+    plan.rawRows = rawRows.data();
+    plan.rawOrder = rawOrder.data();
+    plan.numRawRows = numRawRows;
+    plan.priors = priors.data();
+    plan.circleSteepness = circleSteepness;
+}
+
+template <class Real>
+void Coupling<Real>::describeTransformer(const FormulaTransformer& formula, CouplingPlan<Real>& plan) const {
+    TransformerPlan<Real>& t = plan.transformer;
+    t.type = formula.descriptor->number;
+    t.size = formula.size;
+    for (size_t i = 0; i < formula.settings.size(); i++)
+        t.settings[i] = static_cast<Real>(formula.settings[i]);
+    t.real = real;
+    const vector<int>* offsets[] = {&transformerLayout->otherOffsets, &transformerLayout->circleOffsets};
+    for (int circular : {0, 1}) {
+        t.numParameters[circular] = static_cast<int>(offsets[circular]->size());
+        t.offsets[circular] = offsets[circular]->data();
+    }
+    t.mostParameters = max(t.numParameters[0], t.numParameters[1]);
+    t.rows = transformerRows.data();
+    t.numRows = static_cast<int>(transformerRows.size());
+    t.numOutputs = transformerLayout->numOutputs;
+    plan.inverse = (formula.closedForm == Direction::Sampling);
 }
 
 template <class Real>

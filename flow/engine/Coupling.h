@@ -4,8 +4,10 @@
 
 #include "engine/AlignedArray.h"
 #include "engine/CouplingPlan.h"
+#include "engine/TransformerLayout.h"
 #include "model/Architecture.h"
 
+#include <optional>
 #include <vector>
 
 namespace OpenMMFlow {
@@ -36,18 +38,23 @@ public:
 
 private:
     PackedMatrix<Real> pack(int rows, int columns, const std::vector<double>& values);
+    void packMixture(const CouplingLayer& layer, const SmoothMixtureTransformer& transformer, const std::vector<Domain>& domains);
+    void packTransformer(const CouplingLayer& layer, const std::vector<Domain>& domains);
     void packNetwork(const std::vector<DenseLayer>& layers, int firstRawRow, const std::vector<int>& outputRows);
 
     const CouplingKernels<Real>& kernels;
     std::vector<AlignedArray<Real>> weights;
     std::vector<int> plain, circularFeatures, transformed, rawRows, rawOrder;
+    std::optional<TransformerLayout> transformerLayout;       // unless the transformer is a smooth mixture
+    std::vector<typename TransformerPlan<Real>::Row> transformerRows;
     std::vector<std::vector<PackedLayer<Real>>> layers;       // [network][layer], without offsets
     std::vector<int> firstRawRows;                            // [network]
-    int numRawRows;                                           // blocks of D raw parameters that the transformer reads
+    int numRawRows = 0;                                       // blocks of D raw parameters that a smooth mixture reads
     std::vector<Real> priors;
     Real circleSteepness;
     int numIntervals, numCircles;
-    SmoothMixtureTransformer transformer;
+    Transformer transformer;
+    bool real;                                                // the transformed coordinates
     ActivationType activation;
 
     /** For one M. */
@@ -58,6 +65,8 @@ private:
         std::size_t arenaSize;
     };
     Layout layOut(int M) const;
+    void describeMixture(const SmoothMixtureTransformer& mixture, CouplingPlan<Real>& plan) const;
+    void describeTransformer(const FormulaTransformer& formula, CouplingPlan<Real>& plan) const;
     const Layout& layoutFor(int M) const {
         return M == 1 ? single : (M == blockSize() ? block : half);
     }

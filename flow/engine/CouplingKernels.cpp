@@ -3,13 +3,14 @@
 // the function that returns its tables) defined by the build. It must not share inline code with other translation units: see
 // CouplingPlan.h.
 #include "engine/CouplingKernels.h"
+#include "engine/TransformerKernels.h"
 
 namespace OpenMMFlow {
 
 template <class Real>
 const CouplingKernels<Real>& OPENMMFLOW_KERNELS() {
     using V = xsimd::batch<Real, OPENMMFLOW_INSTRUCTION_SET>;
-    static const CouplingKernels<Real> table = {V::size, sizeof(typename Kernels<V>::Component), Kernels<V>::forward,
+    static const CouplingKernels<Real> table = {V::size, sizeof(V), sizeof(typename Kernels<V>::Component), Kernels<V>::forward,
             Kernels<V>::backward};
     return table;
 }

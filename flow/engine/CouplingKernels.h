@@ -16,6 +16,9 @@
 namespace OpenMMFlow {
 
 template <class V>
+struct TransformerKernels;
+
+template <class V>
 struct Kernels {
     using Real = typename V::value_type;
     using F = Formulas<V>;
@@ -487,11 +490,12 @@ struct Kernels {
     }
 
     /**
-     * The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not
+     * The root x of F(x) = y in [0,1], evaluate(x) with F as `value` and F' as `d1`, by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not
      * halve the residual. F is strictly increasing with F(0) = 0 and F(1) = 1, so the bracket always holds the root. A lane is done when
      * its residual is within the rounding of F and x, |F(x)-y| <= eps (1+F'), or when its bracket holds no further number.
      */
-    static V solve(const Plan& plan, bool circular, V y, const Component* components, RootFinding& roots) {
+    template <class Evaluate>
+    static V solve(const Evaluate& evaluate, V y, RootFinding& roots) {
         const V epsilon(std::numeric_limits<Real>::epsilon()), half(Real(0.5)), one(Real(1));
         V low(Real(0)), high(one), x = y, last(Real(2));
         V root = y, rootError(std::numeric_limits<Real>::max());
@@ -499,16 +503,16 @@ struct Kernels {
         roots.vectors++;
         for (int iteration = 0; iteration < MAX_EVALUATIONS; iteration++) {
             roots.evaluations++;
-            const typename F::MixtureComponent mixture = evaluateMixture(plan, circular, x, components);
-            const V residual = mixture.value-y;
-            const V error = xsimd::abs(residual)/(one+mixture.d1);
+            const auto at = evaluate(x);
+            const V residual = at.value-y;
+            const V error = xsimd::abs(residual)/(one+at.d1);
             const auto better = (error < rootError);
             root = xsimd::select(better, x, root);
             rootError = xsimd::select(better, error, rootError);
             const auto above = (residual > V(Real(0)));
             high = xsimd::select(above, x, high);
             low = xsimd::select(above, low, x);
-            const V newton = x-residual/mixture.d1;
+            const V newton = x-residual/at.d1;
             const V middle = half*(low+high);
             const auto safe = (newton > low) & (newton < high) & (xsimd::abs(residual) <= half*last);
             last = xsimd::abs(residual);
@@ -573,7 +577,8 @@ struct Kernels {
                     // What is no number stays none; the padding of a row may hold anything.
                     const V y = input-turns;
                     const auto isRoot = (y >= V(Real(0))) & (y <= V(Real(1)));
-                    x = solve(plan, circular, xsimd::select(isRoot, y, V(Real(0.5))), components, roots);
+                    x = solve([&](V at) { return evaluateMixture(plan, circular, at, components); },
+                            xsimd::select(isRoot, y, V(Real(0.5))), roots);
                     x = xsimd::select(isRoot, x, V(std::numeric_limits<Real>::quiet_NaN()));
                 }
                 V value(Real(0)), d1(Real(0)), d2(Real(0));
@@ -737,6 +742,21 @@ struct Kernels {
                 gradient[k*D+d] = shares[k*D+d]*(gradient[k*D+d]-means[d]);
     }
 
+    /** Derivatives of L, which has ln|dy/dx| as a term, with respect to F and F' at fixed argument, and to the input. */
+    struct Cotangents {
+        V value, slope, x;
+    };
+
+    static Cotangents cotangents(const Plan& plan, V yGradient, V d1, V d2) {
+        const V inverse = V(Real(1))/d1;
+        if (plan.inverse) {
+            // Inverse function theorem at the root: dy/dx = 1/F', dy/dtheta = -F_theta/F', ln|dy/dx| = -ln F'.
+            const V xGradient = (yGradient-d2*inverse)*inverse;
+            return {-xGradient, -inverse, xGradient};
+        }
+        return {yGradient, inverse, yGradient*d1+d2*inverse};
+    }
+
     /** dL/dy in `y`; leaves dL/dx in `x` and the raw parameters' gradient in compact rows. L has ln|dy/dx| as a term. */
     static void mixtureBackward(const Plan& plan, int M, Real* arena) {
         const int K = plan.components;
@@ -746,17 +766,9 @@ struct Kernels {
         // vF and vD, the derivatives of L with respect to F and F' at fixed argument, replace dL/dy and ln|dy/dx|.
         for (int e = 0; e < plan.paddedLength; e += L) {
             const V yGradient = load(arena+plan.y+e), d1 = load(arena+plan.slope+e), d2 = load(arena+plan.curvature+e);
-            const V inverse = V(Real(1))/d1;
-            V vF = yGradient, vD = inverse, xGradient;
-            if (plan.inverse) {
-                // Inverse function theorem at the root: dy/dx = 1/F', dy/dtheta = -F_theta/F', ln|dy/dx| = -ln F'.
-                xGradient = (yGradient-d2*inverse)*inverse;
-                vF = -xGradient;
-                vD = -inverse;
-            }
-            else
-                xGradient = yGradient*d1+d2*inverse;
-            store(arena+plan.x+e, xGradient);
+            const Cotangents v = cotangents(plan, yGradient, d1, d2);
+            const V vF = v.value, vD = v.slope;
+            store(arena+plan.x+e, v.x);
             store(arena+plan.y+e, vF);
             store(arena+plan.logDerivative+e, vD);
             if (plan.published) {
@@ -812,7 +824,9 @@ struct Kernels {
         computeFeatures(plan, M, coordinates, arena+plan.features);
         networksForward(plan, M, arena);
         forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.x+e] = static_cast<Real>(coordinates[i]); });
-        if (isFlat(plan, M))
+        if (plan.transformer.type >= 0)
+            TransformerKernels<V>::forward(plan, M, withGradient, arena, roots);
+        else if (isFlat(plan, M))
             flatForward(plan, withGradient, arena);
         else
             mixtureForward(plan, M, withGradient, arena, roots);
@@ -824,7 +838,9 @@ struct Kernels {
 
     static void backward(const Plan& plan, int M, double* gradient, Real* arena) {
         forEachTransformed(plan, M, [&](int i, int e, int) { arena[plan.y+e] = static_cast<Real>(gradient[i]); });
-        if (isFlat(plan, M))
+        if (plan.transformer.type >= 0)
+            TransformerKernels<V>::backward(plan, M, arena);
+        else if (isFlat(plan, M))
             flatBackward(plan, arena);
         else
             mixtureBackward(plan, M, arena);

@@ -42,6 +42,26 @@ struct PackedNetwork {
     int firstRawRow;
 };
 
+/** Of a transformer of formulas/Transformers.h; type is -1 if the coupling has a smooth mixture. */
+template <class Real>
+struct TransformerPlan {
+    int type, size;
+    Real settings[4];
+    bool real;                          // the transformed coordinates are on the real line
+    /** Of a coordinate, on an interval (or real) and on a circle, and the more of both. */
+    int numParameters[2], mostParameters;
+    /** Of each parameter: where its row begins in the raw parameters, in units of M. */
+    const int* offsets[2];
+    struct Row {
+        int offset, circular, parameter;
+    };
+    /** (numRows) the same in ascending order of offsets. */
+    const Row* rows;
+    int numRows;
+    int numOutputs;                     // of all networks
+    std::size_t parameters;             // in the arena, [mostParameters][Epad]: on the way back their gradient
+};
+
 template <class Real>
 struct CouplingPlan {
     int numPlain, numCircularFeatures;
@@ -51,11 +71,13 @@ struct CouplingPlan {
     const PackedNetwork<Real>* networks;
     ActivationType activation;
 
-    int numIntervals, numCircles;       // D = numIntervals + numCircles
+    int numIntervals, numCircles;       // D = numIntervals + numCircles; real coordinates stand in the place of those on intervals
     const int* transformed;             // (D) intervals first
+    bool inverse;                       // F is evaluated in the sampling direction
+    TransformerPlan<Real> transformer;
+    // smooth mixture
     int components, exponent;
     bool published;                     // head
-    bool inverse;                       // the closed form is that of the sampling direction
     Real alphaOffset, alphaRange, logSteepnessBound, minimumFloor;
     /** (K, 5) first row in the raw parameters of block p of component k, p = w, alpha, mu, ln sigma, m; -1 if the head does not read it. */
     const int* rawRows;
@@ -75,7 +97,7 @@ struct CouplingPlan {
     std::size_t slope, curvature;                   // [Epad] F' and F'' of the mixture at its argument
     std::size_t valueJacobian, slopeJacobian;       // [K][5][Epad] of F and F' with respect to raw parameters
     std::size_t centreShares;                       // [K][Epad] the softmax behind the centres of the published head
-    std::size_t scratch;                            // K components
+    std::size_t scratch;                            // K components, or 2 mostParameters vectors
     std::size_t flat[8];                            // [K D] for M = 1
     int paddedLength;                               // Epad
 };
@@ -89,6 +111,7 @@ struct RootFinding {
 template <class Real>
 struct CouplingKernels {
     int vectorLength;
+    std::size_t vectorSize;             // bytes
     /** Bytes of scratch for each component. */
     std::size_t scratchSize;
     void (*forward)(const CouplingPlan<Real>& plan, int M, bool withGradient, double* coordinates, double* logDet, Real* arena,

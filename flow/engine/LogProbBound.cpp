@@ -1,38 +1,74 @@
 // SPDX-License-Identifier: MIT
 #include "engine/LogProbBound.h"
+#include "engine/ConditionerBound.h"
 #include "engine/Marginals.h"
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 using namespace OpenMMFlow;
 using namespace std;
 
-/** Smallest log density within the support, normal distributions within 8 standard deviations. */
-static double lowestLogDensity(const CoordinateDistributions& distributions) {
+using Range = pair<double, double>;
+
+/**
+ * Smallest log density within the support, of normal distributions within 8 standard deviations.
+ *
+ * @param ranges  of coordinates on the real line, whose base density is as low as they reach; null for a marginal
+ */
+static double lowestLogDensity(const CoordinateDistributions& distributions, const vector<Range>* ranges) {
     const Marginals marginals(distributions);
     double sum = 0;
     for (size_t i = 0; i < distributions.coordinates.size(); i++) {
-        double edges[2] = {Marginals::lowerEdge(distributions, i), Marginals::upperEdge(distributions, i)};
+        Range edges = {Marginals::lowerEdge(distributions, i), Marginals::upperEdge(distributions, i)};
         if (distributions.distribution == Distribution::Normal) {
-            edges[0] = distributions.mean.values[i]-8*distributions.std.values[i];
-            edges[1] = distributions.mean.values[i]+8*distributions.std.values[i];
+            if (ranges != nullptr)
+                edges = (*ranges)[distributions.coordinates[i]];
+            else
+                edges = {distributions.mean.values[i]-8*distributions.std.values[i], distributions.mean.values[i]+8*distributions.std.values[i]};
         }
-        sum += min(marginals.evaluate(i, edges[0]).logDensity, marginals.evaluate(i, edges[1]).logDensity);
+        sum += min(marginals.evaluate(i, edges.first).logDensity, marginals.evaluate(i, edges.second).logDensity);
     }
     return sum;
 }
 
+/** Of ln|dy/dx| in density direction for each transformed coordinate; also where real coordinates get to. */
+static double lowestLogSlope(const CouplingLayer& coupling, const vector<Domain>& domains, vector<Range>& ranges) {
+    if (const SmoothMixtureTransformer* mixture = get_if<SmoothMixtureTransformer>(&coupling.transformer))
+        return log(mixture->minimumFloor);
+    const FormulaTransformer& transformer = get<FormulaTransformer>(coupling.transformer);
+    const double largestRaw = largestRawParameter(coupling, domains, ranges);
+    const Range logSlope = transformer.descriptor->logSlopeRange(transformer.size, transformer.settings, largestRaw);
+    const bool inverse = (transformer.closedForm == Direction::Sampling);
+    const double steepest = exp(inverse ? -logSlope.first : logSlope.second);
+    for (int i : coupling.transformed)
+        if (domains[i] == Domain::Real) {
+            // F maps 0 to a raw parameter: the shift.
+            const double farthest = max(abs(ranges[i].first), abs(ranges[i].second));
+            const double reach = (inverse ? steepest*(farthest+largestRaw) : steepest*farthest+largestRaw);
+            ranges[i] = {-reach, reach};
+        }
+    return inverse ? -logSlope.second : logSlope.first;
+}
+
 double OpenMMFlow::logProbLowerBound(const Architecture& architecture) {
     double bound = 0;
-    for (const Layer& layer : architecture.layers) {
-        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
-            bound += lowestLogDensity(*marginal);
+    const vector<vector<Domain>> domains = coordinateDomains(architecture);
+    // Bonds up to 1 nm, angles divided by pi, turns.
+    vector<Range> ranges(architecture.numCoordinates(), {0, 1});
+    for (size_t l = 1; l < architecture.layers.size(); l++) {
+        const Layer& layer = architecture.layers[l];
+        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer)) {
+            bound += lowestLogDensity(*marginal, nullptr);
+            for (int i : marginal->coordinates)
+                ranges[i] = {0, 1};
+        }
         else if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
-            bound += coupling->transformed.size()*log(coupling->transformer.minimumFloor);
+            bound += coupling->transformed.size()*lowestLogSlope(*coupling, domains[l-1], ranges);
     }
     for (const CoordinateDistributions& base : architecture.base)
-        bound += lowestLogDensity(base);
+        bound += lowestLogDensity(base, &ranges);
     // normalization of angles, torsions and orientation
     return bound-log(2*3.14159265358979323846)*(2*architecture.numParticles);
 }

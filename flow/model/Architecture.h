@@ -3,6 +3,7 @@
 #define OPENMMFLOW_ARCHITECTURE_H_
 
 #include "model/Tensor.h"
+#include "model/TransformerDescriptor.h"
 
 #include <array>
 #include <string>
@@ -16,8 +17,6 @@
 namespace OpenMMFlow {
 
 enum class Measure { Cartesian, Frame };
-
-enum class Domain { Real, Interval, Circle };
 
 enum class Distribution { Uniform, Normal, TruncatedNormal };
 
@@ -71,9 +70,20 @@ struct SmoothMixtureTransformer {
     double alphaOffset, alphaRange, logSteepnessBound, minimumFloor;
 };
 
+/** A transformer of flow/formulas/Transformers.h, all but the smooth mixture. */
+struct FormulaTransformer {
+    const TransformerDescriptor* descriptor;
+    Direction closedForm;
+    int size;
+    /** In the order of the descriptor. */
+    std::vector<double> settings;
+};
+
+using Transformer = std::variant<SmoothMixtureTransformer, FormulaTransformer>;
+
 struct CouplingLayer {
     std::vector<int> transformed, conditionedOn;
-    SmoothMixtureTransformer transformer;
+    Transformer transformer;
     Conditioner conditioner;
 };
 
@@ -98,6 +108,12 @@ struct Architecture {
 
 /** The domain of every coordinate before each layer but the first, and, last, of the latent: [layer][coordinate]. */
 std::vector<std::vector<Domain>> coordinateDomains(const Architecture& architecture);
+
+/** The lengths of the blocks of raw parameters of a coupling, in the order of the file; domains are those before it. */
+std::vector<int> rawBlockLengths(const CouplingLayer& coupling, const std::vector<Domain>& domains);
+
+/** That of the least smooth transformer, with its name in `leastSmooth` unless all of them are C-infinity. */
+Smoothness smoothness(const Architecture& architecture, std::string* leastSmooth = nullptr);
 
 } // namespace OpenMMFlow
 

@@ -14,7 +14,7 @@ using nlohmann::json;
 namespace {
 
 const char* const FORMAT = "openmm-flow";
-const int VERSION = 1;
+const int VERSION = 2;
 
 /** A value of the document together with the path to it, for messages. */
 class Node {
@@ -156,15 +156,16 @@ MarginalLayer readMarginal(const Node& node) {
     return layer;
 }
 
+Direction readDirection(const Node& node) {
+    return node.choice<Direction>({{"density", Direction::Density}, {"sampling", Direction::Sampling}});
+}
+
 SmoothMixtureTransformer readSmoothMixture(const Node& node) {
     node.expectObject({"type", "head", "closedForm", "components", "exponent", "alphaOffset", "alphaRange", "logSteepnessBound",
             "minimumFloor"});
-    if (node["type"].text() != "smoothMixture")
-        fail(node.getPath(), ".type is \"", node["type"].text(), "\", expected \"smoothMixture\"");
     SmoothMixtureTransformer transformer;
     transformer.head = node["head"].choice<MixtureHead>({{"free", MixtureHead::Free}, {"published", MixtureHead::Published}});
-    transformer.closedForm = node["closedForm"].choice<Direction>({
-        {"density", Direction::Density}, {"sampling", Direction::Sampling}});
+    transformer.closedForm = readDirection(node["closedForm"]);
     transformer.components = node["components"].integer();
     transformer.exponent = node["exponent"].integer();
     transformer.alphaOffset = node["alphaOffset"].number();
@@ -172,6 +173,35 @@ SmoothMixtureTransformer readSmoothMixture(const Node& node) {
     transformer.logSteepnessBound = node["logSteepnessBound"].number();
     transformer.minimumFloor = node["minimumFloor"].number();
     return transformer;
+}
+
+FormulaTransformer readFormulaTransformer(const Node& node, const TransformerDescriptor& descriptor) {
+    set<string> keys = {"type", "closedForm"};
+    if (descriptor.sizeName != nullptr)
+        keys.insert(descriptor.sizeName);
+    for (const TransformerDescriptor::Setting& setting : descriptor.settings)
+        keys.insert(setting.name);
+    node.expectObject(keys);
+    FormulaTransformer transformer = {&descriptor, readDirection(node["closedForm"]), 1, {}};
+    if (descriptor.sizeName != nullptr)
+        transformer.size = node[descriptor.sizeName].integer();
+    for (const TransformerDescriptor::Setting& setting : descriptor.settings)
+        transformer.settings.push_back(node[setting.name].number());
+    return transformer;
+}
+
+Transformer readTransformer(const Node& node, int version) {
+    if (!node.has("type"))
+        fail(node.getPath(), " must be an object with a \"type\"");
+    vector<pair<string, const TransformerDescriptor*>> choices = {{"smoothMixture", nullptr}};
+    for (const TransformerDescriptor& descriptor : transformerDescriptors())
+        choices.emplace_back(descriptor.name, &descriptor);
+    const TransformerDescriptor* descriptor = node["type"].choice(choices);
+    if (descriptor == nullptr)
+        return readSmoothMixture(node);
+    if (version < 2)
+        fail(node.getPath(), ".type is \"", descriptor->name, "\", which version 2 of the format has; the document says version ", version);
+    return readFormulaTransformer(node, *descriptor);
 }
 
 Conditioner readConditioner(const Node& node) {
@@ -199,40 +229,41 @@ Conditioner readConditioner(const Node& node) {
     return conditioner;
 }
 
-CouplingLayer readCoupling(const Node& node) {
+CouplingLayer readCoupling(const Node& node, int version) {
     node.expectObject({"type", "transformed", "conditionedOn", "transformer", "conditioner"});
     CouplingLayer layer;
     layer.transformed = node["transformed"].integers();
     layer.conditionedOn = node["conditionedOn"].integers();
-    layer.transformer = readSmoothMixture(node["transformer"]);
+    layer.transformer = readTransformer(node["transformer"], version);
     layer.conditioner = readConditioner(node["conditioner"]);
     return layer;
 }
 
-Layer readLayer(const Node& node) {
+Layer readLayer(const Node& node, int version) {
     if (!node.has("type"))
         fail(node.getPath(), " must be an object with a \"type\"");
-    using Reader = Layer (*)(const Node&);
+    using Reader = Layer (*)(const Node&, int);
     Reader reader = node["type"].choice<Reader>({
-        {"internalCoordinates", [](const Node& n) -> Layer { return readInternalCoordinates(n); }},
-        {"marginal", [](const Node& n) -> Layer { return readMarginal(n); }},
-        {"coupling", [](const Node& n) -> Layer { return readCoupling(n); }},
+        {"internalCoordinates", [](const Node& n, int) -> Layer { return readInternalCoordinates(n); }},
+        {"marginal", [](const Node& n, int) -> Layer { return readMarginal(n); }},
+        {"coupling", [](const Node& n, int v) -> Layer { return readCoupling(n, v); }},
     });
-    return reader(node);
+    return reader(node, version);
 }
 
-/** Before anything else is looked at: a later version may differ in all of it. */
-void checkVersion(const Node& node) {
+/** Before anything else is looked at: a later version may differ in all of it. Returns the version. */
+int checkVersion(const Node& node) {
     if (!node.has("format") || node["format"].text() != FORMAT)
         fail(node.getPath(), " must have \"format\": \"", FORMAT, "\"; this is another program's document");
     if (!node.has("version"))
-        fail(node.getPath(), " has no \"version\"; expected ", VERSION);
+        fail(node.getPath(), " has no \"version\"; expected 1 to ", VERSION);
     int version = node["version"].integer();
     if (version < 1)
-        fail(node.getPath(), ".version is ", version, ", expected ", VERSION);
+        fail(node.getPath(), ".version is ", version, ", expected 1 to ", VERSION);
     if (version > VERSION)
         fail("the model file is of version ", version, " of the format, but this software reads up to version ", VERSION,
                 "; update OpenMM-Flow");
+    return version;
 }
 
 } // namespace
@@ -240,7 +271,7 @@ void checkVersion(const Node& node) {
 Architecture OpenMMFlow::readArchitecture(const string& text) {
     const json document = parseStrictJson(text, "the architecture");
     const Node node(document, "architecture");
-    checkVersion(node);
+    const int version = checkVersion(node);
     node.expectObject({"format", "version", "numParticles", "temperature", "measure", "bonds", "constraints", "layers", "base"},
             {"data"});
 
@@ -263,7 +294,7 @@ Architecture OpenMMFlow::readArchitecture(const string& text) {
         architecture.data = node["data"].dump();
     }
     for (const Node& layer : node["layers"].items())
-        architecture.layers.push_back(readLayer(layer));
+        architecture.layers.push_back(readLayer(layer, version));
     for (const Node& entry : node["base"].items()) {
         entry.expectObject({"distribution", "coordinates"});
         readDistributions(entry, false, architecture.base.emplace_back());

@@ -25,10 +25,6 @@ double smallestAlpha(int exponent) {
     return (exponent == 1 ? 0.8656721 : 0.3052033)-1e-6;
 }
 
-const char* describe(Domain domain) {
-    return domain == Domain::Real ? "real" : domain == Domain::Interval ? "interval" : "circle";
-}
-
 string layerName(size_t index) {
     return "layers["+to_string(index)+"]";
 }
@@ -49,7 +45,7 @@ void checkNotEmpty(const vector<int>& coordinates, const string& where) {
         fail(where, " is empty, expected at least one coordinate");
 }
 
-void checkTransformer(const SmoothMixtureTransformer& transformer, const string& where) {
+void checkSmoothMixture(const SmoothMixtureTransformer& transformer, const string& where) {
     auto check = [&](bool valid, const char* name, double value, const auto&... expected) {
         if (!valid)
             fail(where, ".", name, " is ", value, ", expected ", expected...);
@@ -68,18 +64,52 @@ void checkTransformer(const SmoothMixtureTransformer& transformer, const string&
             "a number between 0 and 1");
 }
 
+void checkFormulaTransformer(const FormulaTransformer& transformer, const string& where) {
+    const TransformerDescriptor& descriptor = *transformer.descriptor;
+    if (transformer.size < descriptor.smallestSize || transformer.size > descriptor.largestSize)
+        fail(where, ".", descriptor.sizeName, " is ", transformer.size, ", expected ", descriptor.smallestSize, " to ",
+                descriptor.largestSize);
+    for (size_t i = 0; i < descriptor.settings.size(); i++) {
+        const TransformerDescriptor::Setting& setting = descriptor.settings[i];
+        const double value = transformer.settings[i], upper = setting.upper(transformer.size);
+        if (!(value > setting.lower && (setting.upperIncluded ? value <= upper : value < upper)))
+            fail(where, ".", setting.name, " is ", value, ", expected more than ", setting.lower, " and ",
+                    setting.upperIncluded ? "at most " : "less than ", upper);
+    }
+}
+
+/** The domains that a transformer works on. */
+void checkDomains(const CouplingLayer& coupling, const vector<Domain>& domains, const string& where) {
+    const FormulaTransformer* transformer = get_if<FormulaTransformer>(&coupling.transformer);
+    const string name = (transformer == nullptr ? "smoothMixture" : transformer->descriptor->name);
+    const vector<Domain> allowed = (transformer == nullptr ? vector<Domain>{Domain::Interval, Domain::Circle} :
+            transformer->descriptor->domains);
+    for (int coordinate : coupling.transformed) {
+        const Domain domain = domains[coordinate];
+        if (find(allowed.begin(), allowed.end(), domain) == allowed.end()) {
+            string known;
+            for (Domain other : allowed)
+                known += string(known.empty() ? "" : " and ")+describe(other);
+            fail(where, ".transformed has coordinate ", coordinate, ", which is ", describe(domain), " at this layer; a ", name,
+                    " transforms ", known, domain == Domain::Real ? ". Put a marginal layer before it" : "");
+        }
+        if ((domain == Domain::Real) != (domains[coupling.transformed.front()] == Domain::Real))
+            fail(where, ".transformed has real coordinates and others; put them into couplings of their own");
+    }
+}
+
 void checkCoupling(const CouplingLayer& coupling, const vector<Domain>& domains, const string& where) {
-    for (int coordinate : coupling.transformed)
-        if (domains[coordinate] == Domain::Real)
-            fail(where, ".transformed has coordinate ", coordinate, ", which is real at this layer; a smoothMixture transforms "
-                    "interval and circle. Put a marginal layer before it");
+    checkDomains(coupling, domains, where);
     if (coupling.conditioner.networks.empty())
         fail(where, ".conditioner.networks is empty, expected at least one network");
     bool hasHiddenLayers = any_of(coupling.conditioner.networks.begin(), coupling.conditioner.networks.end(),
             [](const vector<DenseLayer>& network) { return network.size() > 1; });
     if (coupling.conditionedOn.empty() && hasHiddenLayers)
         fail(where, ".conditionedOn is empty, but a network has hidden layers; without features a network is its bias alone: []");
-    checkTransformer(coupling.transformer, where+".transformer");
+    if (const SmoothMixtureTransformer* mixture = get_if<SmoothMixtureTransformer>(&coupling.transformer))
+        checkSmoothMixture(*mixture, where+".transformer");
+    else
+        checkFormulaTransformer(get<FormulaTransformer>(coupling.transformer), where+".transformer");
 }
 
 void checkMarginal(const MarginalLayer& marginal, const vector<Domain>& domains, const string& where) {
@@ -175,23 +205,32 @@ void checkBaseValues(const CoordinateDistributions& base, const string& name) {
     }
 }
 
-void checkNumOutputs(const CouplingLayer& coupling, const string& name) {
-    const int64_t blockLength = (int64_t) coupling.transformed.size()*coupling.transformer.components;
-    int64_t numOutputs = 0;
+void checkNumOutputs(const CouplingLayer& coupling, const vector<Domain>& domains, const string& name) {
+    const vector<int> lengths = rawBlockLengths(coupling, domains);
+    string list, sizes;
+    int64_t expected = 0, total = 0;
+    for (size_t b = 0; b < lengths.size(); b++) {
+        expected += lengths[b];
+        list += (b == 0 ? "" : ", ")+to_string(lengths[b]);
+        if (lengths[b] > 0 && find(lengths.begin(), lengths.begin()+b, lengths[b]) == lengths.begin()+b)
+            sizes += (sizes.empty() ? "" : " or ")+to_string(lengths[b]);
+    }
+    size_t block = 0;
     for (size_t n = 0; n < coupling.conditioner.networks.size(); n++) {
         const DenseLayer& last = coupling.conditioner.networks[n].back();
         const int64_t outputs = last.bias.shape[0];
         if (last.weight.shape[0] != outputs)
             fail(name, ".networks.", n, ": the last layer has ", last.weight.shape[0], " rows of weights, but ", outputs,
                     " biases");
-        if (outputs == 0 || outputs%blockLength != 0)
-            fail(name, ".networks.", n, " has ", outputs, " outputs, expected whole blocks of ", blockLength, " parameters: ",
-                    coupling.transformed.size(), " coordinates with ", coupling.transformer.components, " components");
-        numOutputs += outputs;
+        int64_t covered = 0;
+        while (covered < outputs && block < lengths.size())
+            covered += lengths[block++];
+        if (outputs == 0 || covered > outputs)
+            fail(name, ".networks.", n, " has ", outputs, " outputs, expected whole blocks of ", sizes, " parameters; the blocks are ", list);
+        total += outputs;
     }
-    if (numOutputs != 5*blockLength)
-        fail(name, ": the networks have ", numOutputs, " outputs together, expected ", 5*blockLength, ": five blocks of ",
-                blockLength, " parameters");
+    if (total != expected)
+        fail(name, ": the networks have ", total, " outputs together, expected ", expected, ": blocks of ", list, " parameters");
 }
 
 } // namespace
@@ -227,10 +266,11 @@ void OpenMMFlow::validateStructure(const Architecture& architecture) {
 }
 
 void OpenMMFlow::validateWeights(const Architecture& architecture) {
+    const vector<vector<Domain>> domains = coordinateDomains(architecture);
     for (size_t l = 1; l < architecture.layers.size(); l++) {
         const string name = "layers."+to_string(l);
         if (const CouplingLayer* coupling = get_if<CouplingLayer>(&architecture.layers[l]))
-            checkNumOutputs(*coupling, name);
+            checkNumOutputs(*coupling, domains[l-1], name);
         else
             checkMarginalValues(get<MarginalLayer>(architecture.layers[l]), architecture.numParticles, name);
     }

@@ -28,7 +28,8 @@ CouplingLayer randomTransformers(MixtureHead head, int exponent, double logSteep
     const int K = uniform_int_distribution<int>(1, 8)(random);
     const bool published = (head == MixtureHead::Published);
     const double offset = (exponent == 1 ? 0.8656721 : 0.3052033);
-    layer.transformer = {head, Direction::Density, K, exponent, offset, 10.0, logSteepnessBound, published ? 1e-6 : 1e-4};
+    layer.transformer = SmoothMixtureTransformer{head, Direction::Density, K, exponent, offset, 10.0, logSteepnessBound,
+            published ? 1e-6 : 1e-4};
     layer.conditioner.activation = ActivationType::SiLU;
     DenseLayer biases;
     biases.weight.shape = {5*D*K, 0};
