@@ -48,14 +48,14 @@ struct TransformerKernels {
                     for (int i = 0; i < numParameters; i++)
                         K::store(arena+plan.transformer.parameters+i*E+e, parameters[i]);
                 const V input = K::load(arena+plan.x+e);
-                const V turns = (circular ? xsimd::floor(input) : V(Real(0)));
-                V x = input-turns;
+                V x = (circular ? input-xsimd::floor(input) : input);
                 if (plan.inverse)
                     x = inverse(plan, s, circular, x, parameters, roots);
                 const typename F::TransformerValue value = F::transformerValue(s, circular, x, parameters);
                 const V logSlope = xsimd::log(value.d1);
                 K::store(arena+plan.x+e, x);
-                K::store(arena+plan.y+e, (plan.inverse ? x : value.value)+turns);
+                const V y = (plan.inverse ? x : value.value);
+                K::store(arena+plan.y+e, circular ? y-xsimd::floor(y) : y);
                 K::store(arena+plan.logDerivative+e, plan.inverse ? -logSlope : logSlope);
                 K::store(arena+plan.slope+e, value.d1);
                 K::store(arena+plan.curvature+e, value.d2);

@@ -4,6 +4,7 @@
 #include "engine/LogProbBound.h"
 #include "engine/Marginals.h"
 #include "engine/SupportContinuation.h"
+#include "engine/TransformerLayout.h"
 #include "internal/MoleculeGatherer.h"
 #include "internal/ThermalEnergy.h"
 
@@ -95,9 +96,12 @@ private:
     }
 
     static int numTemporaryRows(const CouplingLayer& layer) {
-        const int DK = static_cast<int>(layer.transformed.size())*layer.transformer.components;
-        int rows = 5*DK+(layer.transformer.closedForm == Direction::Sampling ? 7*DK : 0);
+        int rows = 0;
+        if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
+            if (mixture->closedForm == Direction::Sampling)
+                rows = 7*static_cast<int>(layer.transformed.size())*mixture->components;
         for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
+            rows += static_cast<int>(network.back().bias.values.size());
             rows += static_cast<int>(network.front().weight.shape[1]);
             for (std::size_t i = 0; i+1 < network.size(); i++)
                 rows += 2*static_cast<int>(network[i].bias.values.size());
@@ -211,7 +215,6 @@ private:
     }
 
     void addCoupling(const CouplingLayer& layer, const std::vector<Domain>& domains) {
-        const SmoothMixtureTransformer& transformer = layer.transformer;
         FlowStage stage = {};
         std::vector<int> plain, circular;
         for (int i : layer.conditionedOn)
@@ -220,6 +223,56 @@ private:
         stage.numCircularFeatures = static_cast<int>(circular.size());
         stage.plainIndex = append(plan.indices, plain);
         stage.circularIndex = append(plan.indices, circular);
+        stage.termRow = terms(static_cast<int>(layer.transformed.size()));
+        if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
+            addMixture(layer, *mixture, domains, stage);
+        else
+            addTransformer(layer, std::get<FormulaTransformer>(layer.transformer), domains, stage);
+    }
+
+    /** Rows of a coupling with D transformed coordinates that no transformer does without. */
+    void addCouplingRows(const CouplingLayer& layer, int D, int numRaw, FlowStage& stage) {
+        const int numFeatures = stage.numPlain+2*stage.numCircularFeatures;
+        stage.numNetworks = static_cast<int>(layer.conditioner.networks.size());
+        stage.featureRow = realRows(numFeatures);
+        stage.rawRow = realRows(numRaw);
+        stage.argumentRow = realRows(D);
+        stage.valueRow = realRows(D);
+        stage.mixtureSlopeRow = realRows(D);
+        stage.curvatureRow = realRows(D);
+        nextTemporaryRow = 0;
+        stage.featureGradientRow = temporaryRows(stage.numNetworks*numFeatures);
+        stage.rawGradientRow = temporaryRows(numRaw);
+    }
+
+    void addTransformer(const CouplingLayer& layer, const FormulaTransformer& transformer, const std::vector<Domain>& domains,
+            FlowStage& stage) {
+        const TransformerLayout order(layer, domains);
+        const int D = static_cast<int>(order.transformed.size());
+        stage.transformedIndex = append(plan.indices, order.transformed);
+        stage.numCircles = order.numCircles;
+        stage.numIntervals = D-order.numCircles;
+        stage.transformerType = transformer.descriptor->number;
+        stage.transformerSize = transformer.size;
+        stage.inverse = (transformer.closedForm == Direction::Sampling);
+        std::vector<double> settings = transformer.settings;
+        settings.resize(TransformerDescriptor::MAX_SETTINGS);
+        stage.headConstant = append(plan.constants, settings);
+        stage.otherOffsetIndex = append(plan.indices, order.otherOffsets);
+        // Those of the first coordinate on a circle.
+        stage.circleOffsetIndex = append(plan.indices, order.circleOffsets);
+        addCouplingRows(layer, D, order.numOutputs, stage);
+        const int index = static_cast<int>(plan.stages.size());
+        operation(FLOW_FEATURES, index);
+        wayBack.push_back({{FLOW_TRANSFORM_BACKWARD, index}});
+        addNetworks(layer.conditioner, order.outputs, stage);
+        wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
+        operation(FLOW_TRANSFORM, index);
+        plan.stages.push_back(stage);
+    }
+
+    void addMixture(const CouplingLayer& layer, const SmoothMixtureTransformer& transformer, const std::vector<Domain>& domains,
+            FlowStage& stage) {
         // Intervals first, then circles; order[d] is the place of d in the file.
         const int D = static_cast<int>(layer.transformed.size()), K = transformer.components;
         std::vector<int> order;
@@ -231,24 +284,14 @@ private:
                     plan.indices.push_back(layer.transformed[d]);
                     (domain == Domain::Interval ? stage.numIntervals : stage.numCircles)++;
                 }
+        stage.transformerType = -1;
         stage.components = K;
         stage.exponent = transformer.exponent;
         stage.published = (transformer.head == MixtureHead::Published);
         stage.inverse = (transformer.closedForm == Direction::Sampling);
         stage.headConstant = append(plan.constants, {transformer.alphaOffset, transformer.alphaRange, transformer.logSteepnessBound,
                 transformer.minimumFloor});
-        stage.termRow = terms(D);
-        const int numFeatures = stage.numPlain+2*stage.numCircularFeatures;
-        stage.numNetworks = static_cast<int>(layer.conditioner.networks.size());
-        stage.featureRow = realRows(numFeatures);
-        stage.rawRow = realRows(5*K*D);
-        stage.argumentRow = realRows(D);
-        stage.valueRow = realRows(D);
-        stage.mixtureSlopeRow = realRows(D);
-        stage.curvatureRow = realRows(D);
-        nextTemporaryRow = 0;
-        stage.featureGradientRow = temporaryRows(stage.numNetworks*numFeatures);
-        stage.rawGradientRow = temporaryRows(5*K*D);
+        addCouplingRows(layer, D, 5*K*D, stage);
         // One of them is of the way forward, the other one of the way back.
         stage.componentRow = stage.rawGradientRow;
         if (stage.inverse)
@@ -256,7 +299,14 @@ private:
         const int index = static_cast<int>(plan.stages.size());
         operation(FLOW_FEATURES, index);
         wayBack.push_back({{FLOW_COMPONENTS_BACKWARD, index}, {FLOW_MIXTURE_BACKWARD, index}});
-        addNetworks(layer.conditioner, order, K, numFeatures, stage);
+        // Rows of the raw parameters are (5, K, D) here and (5, D, K) in the file.
+        std::vector<std::vector<int>> outputs;
+        for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
+            std::vector<int>& rows = outputs.emplace_back(network.back().bias.values.size());
+            for (int o = 0; o < static_cast<int>(rows.size()); o++)
+                rows[o] = o/(D*K)*D*K+order[o%D]*K+o/D%K;
+        }
+        addNetworks(layer.conditioner, outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
         if (stage.inverse)
             for (int code : {FLOW_PARAMETERS, FLOW_SOLVE})
@@ -279,11 +329,11 @@ private:
     /**
      * Layers of the same depth, counted from the first, make one step; backward, counted from the last.
      *
-     * @param order  of the transformed coordinates; rows of the raw parameters are (5, K, D) here and (5, D, K) in the file
+     * @param outputsOfFile  for each network: which of its outputs stands at each place
      */
-    void addNetworks(const Conditioner& conditioner, const std::vector<int>& order, int K, int numFeatures, const FlowStage& stage) {
+    void addNetworks(const Conditioner& conditioner, const std::vector<std::vector<int>>& outputsOfFile, const FlowStage& stage) {
         const std::vector<std::vector<DenseLayer>>& networks = conditioner.networks;
-        const int D = static_cast<int>(order.size());
+        const int numFeatures = stage.numPlain+2*stage.numCircularFeatures;
         std::size_t depth = 0;
         for (const auto& network : networks)
             depth = std::max(depth, network.size());
@@ -299,7 +349,7 @@ private:
                 const bool last = (i+1 == network.size());
                 std::vector<int> rows(outputs);    // of the file
                 for (int o = 0; o < outputs; o++)
-                    rows[o] = (last ? o/(D*K)*D*K+order[o%D]*K+o/D%K : o);
+                    rows[o] = (last ? outputsOfFile[n][o] : o);
                 FlowProduct product = {};
                 product.inputs = inputs;
                 product.outputs = outputs;

@@ -29,7 +29,9 @@ const char* name(ActivationType activation) {
 /** Draws one model. */
 class ModelBuilder {
 public:
-    ModelBuilder(const RandomModelOptions& options, unsigned seed) : options(options), random(seed) {
+    ModelBuilder(const RandomModelOptions& options, unsigned seed) : options(options), random(seed), kinds(seed+1) {
+        anyTransformer = !(options.head || options.exponent) &&
+                !options.smoothMixtures.value_or(uniform_int_distribution<int>(0, 1)(kinds) == 1);
     }
 
     ModelParts build() {
@@ -54,7 +56,7 @@ public:
 
         bool cartesian = (options.measure ? *options.measure == Measure::Cartesian : flip());
         parts.architecture = {
-            {"format", "openmm-flow"}, {"version", 1}, {"numParticles", numParticles},
+            {"format", "openmm-flow"}, {"version", version}, {"numParticles", numParticles},
             {"temperature", options.temperature.value_or(real(250, 400))}, {"measure", cartesian ? "cartesian" : "frame"},
             {"bonds", bonds}, {"constraints", json::array()}, {"data", {{"method", "random weights"}}}, {"layers", layers},
             {"base", base}
@@ -189,7 +191,61 @@ private:
         return base;
     }
 
+    /** One that works on any coordinates there are, or null for a smooth mixture. */
+    const TransformerDescriptor* drawTransformer() {
+        vector<const TransformerDescriptor*> possible = {nullptr};
+        for (const TransformerDescriptor& descriptor : transformerDescriptors())
+            if (descriptor.smoothness >= options.smoothness.value_or(Smoothness::C1) && any_of(domains.begin(), domains.end(),
+                    [&](Domain domain) { return find(descriptor.domains.begin(), descriptor.domains.end(), domain) != descriptor.domains.end(); }))
+                possible.push_back(&descriptor);
+        return possible[uniform_int_distribution<size_t>(0, possible.size()-1)(kinds)];
+    }
+
     void addCoupling() {
+        const TransformerDescriptor* descriptor = (anyTransformer ? drawTransformer() : nullptr);
+        if (descriptor != nullptr)
+            addFormulaTransformer(*descriptor);
+        else
+            addSmoothMixture();
+    }
+
+    void addFormulaTransformer(const TransformerDescriptor& descriptor) {
+        version = 2;
+        vector<int> coordinates(numCoordinates);
+        iota(coordinates.begin(), coordinates.end(), 0);
+        shuffle(coordinates);
+        const auto end = stable_partition(coordinates.begin(), coordinates.end(), [&](int c) {
+            return find(descriptor.domains.begin(), descriptor.domains.end(), domains[c]) != descriptor.domains.end();
+        });
+        CouplingLayer coupling;
+        coupling.transformed.assign(coordinates.begin(), coordinates.begin()+integer(1, (int) (end-coordinates.begin())));
+        vector<int> rest(coordinates.begin()+coupling.transformed.size(), coordinates.end());
+        shuffle(rest);
+        if (!rest.empty())
+            rest.resize(integer(1, (int) rest.size()));
+        const Direction closedForm = choose(options.closedForm, {Direction::Density, Direction::Sampling});
+        FormulaTransformer transformer = {&descriptor, closedForm, 1, {}};
+        json settings = {{"type", descriptor.name}, {"closedForm", closedForm == Direction::Density ? "density" : "sampling"}};
+        if (descriptor.sizeName != nullptr) {
+            transformer.size = max(descriptor.smallestSize, options.components.value_or(integer(descriptor.smallestSize, 5)));
+            settings[descriptor.sizeName] = transformer.size;
+        }
+        // Minima that leave no steep places, and moderate bounds.
+        for (const TransformerDescriptor::Setting& setting : descriptor.settings) {
+            const double upper = min(setting.upper(transformer.size), 2.0);
+            settings[setting.name] = upper*(string(setting.name).rfind("minimum", 0) == 0 ? real(0.1, 0.5) : real(0.2, 0.5));
+        }
+        coupling.transformer = transformer;
+        const ActivationType activation = choose(options.activation, {ActivationType::SiLU, ActivationType::Tanh,
+                ActivationType::Sin, ActivationType::GELU, ActivationType::Softplus});
+        // Real coordinates are bonds in nm and angles: they must stay where molecules have them.
+        const double outputScale = (domains[coupling.transformed.front()] == Domain::Real ? 0.003 : 1);
+        json networks = addNetworks("layers."+to_string(layers.size()), rest, rawBlockLengths(coupling, domains), outputScale);
+        layers.push_back({{"type", "coupling"}, {"transformed", coupling.transformed}, {"conditionedOn", rest}, {"transformer", settings},
+                {"conditioner", {{"activation", name(activation)}, {"networks", networks}}}});
+    }
+
+    void addSmoothMixture() {
         // Any number of the coordinates that are not real, conditioned on any number of the rest.
         vector<int> coordinates(numCoordinates);
         iota(coordinates.begin(), coordinates.end(), 0);
@@ -209,7 +265,7 @@ private:
         const Direction closedForm = choose(options.closedForm, {Direction::Density, Direction::Sampling});
         const ActivationType activation = choose(options.activation, {ActivationType::SiLU, ActivationType::Tanh,
                 ActivationType::Sin, ActivationType::GELU, ActivationType::Softplus});
-        json networks = addNetworks("layers."+to_string(layers.size()), conditionedOn, numTransformed*components);
+        json networks = addNetworks("layers."+to_string(layers.size()), conditionedOn, vector<int>(5, numTransformed*components), 1);
         layers.push_back({
             {"type", "coupling"}, {"transformed", transformed}, {"conditionedOn", conditionedOn},
             {"transformer", {
@@ -223,16 +279,21 @@ private:
     }
 
     /** The hidden widths of the networks of a conditioner, whose tensors are added. */
-    json addNetworks(const string& prefix, const vector<int>& conditionedOn, int blockLength) {
+    json addNetworks(const string& prefix, const vector<int>& conditionedOn, const vector<int>& blockLengths, double outputScale) {
         int numFeatures = 0;
         for (int coordinate : conditionedOn)
             numFeatures += (domains[coordinate] == Domain::Circle ? 2 : 1);
-        // Every network computes some of the five blocks [w | alpha | mu | ln sigma | m].
-        const int numNetworks = choose(options.numNetworks, {1, 3});
-        vector<int> inner = {1, 2, 3, 4};
+        // Every network computes some of the blocks, at least one that is not empty.
+        const int numBlocks = (int) (blockLengths.size()-count(blockLengths.begin(), blockLengths.end(), 0));
+        const int numNetworks = min(choose(options.numNetworks, {1, 3}), numBlocks);
+        vector<int> ends, inner;
+        for (size_t b = 0; b < blockLengths.size(); b++)
+            if (blockLengths[b] > 0)
+                ends.push_back((int) b);
+        inner.assign(ends.begin()+1, ends.end());
         shuffle(inner);
         vector<int> cuts(inner.begin(), inner.begin()+numNetworks-1);
-        cuts.insert(cuts.end(), {0, 5});
+        cuts.insert(cuts.end(), {0, (int) blockLengths.size()});
         sort(cuts.begin(), cuts.end());
         json networks = json::array();
         for (int n = 0; n < numNetworks; n++) {
@@ -241,11 +302,12 @@ private:
             for (int m = 0; m < numHidden; m++)
                 widths.push_back(options.hiddenWidth.value_or(integer(3, 12)));
             networks.push_back(vector<int>(widths.begin()+1, widths.end()));
-            widths.push_back((cuts[n+1]-cuts[n])*blockLength);
+            widths.push_back(accumulate(blockLengths.begin()+cuts[n], blockLengths.begin()+cuts[n+1], 0));
             for (size_t m = 0; m+1 < widths.size(); m++) {
                 const string layer = prefix+".networks."+to_string(n)+"."+to_string(m);
-                addTensor(layer+".weight", {widths[m+1], widths[m]}, normals(widths[m+1]*widths[m], 1.2/sqrt(max(widths[m], 1))));
-                addTensor(layer+".bias", {widths[m+1]}, normals(widths[m+1], 0.5));
+                const double scale = (m+2 == widths.size() ? outputScale : 1);
+                addTensor(layer+".weight", {widths[m+1], widths[m]}, normals(widths[m+1]*widths[m], scale*1.2/sqrt(max(widths[m], 1))));
+                addTensor(layer+".bias", {widths[m+1]}, normals(widths[m+1], scale*0.5));
             }
         }
         return networks;
@@ -259,7 +321,9 @@ private:
     }
 
     const RandomModelOptions& options;
-    mt19937 random;
+    mt19937 random, kinds;    // kinds: of transformers, so that models of smooth mixtures do not depend on the others
+    bool anyTransformer;
+    int version = 1;
     int numParticles = 0, numBonds = 0, numCoordinates = 0;
     TensorType type = TensorType::Float64;
     vector<Domain> domains;    // at the end of layers

@@ -22,6 +22,9 @@ struct RandomModelOptions {
     std::optional<TensorType> tensorType;           // of all weights
     std::optional<Distribution> marginal;           // of all bonds and angles; otherwise some stay real
     std::optional<int> numCouplings;                // otherwise 1 to 4
+    /** Smooth mixtures in all couplings; with false, any transformers. Otherwise either; with `head` or `exponent` smooth mixtures. */
+    std::optional<bool> smoothMixtures;
+    std::optional<Smoothness> smoothness;           // the least of transformers; otherwise C1
     std::optional<MixtureHead> head;
     std::optional<Direction> closedForm;
     std::optional<int> exponent;

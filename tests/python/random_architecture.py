@@ -7,6 +7,17 @@ from reference_flow import ReferenceFlow
 HEADS, CLOSED_FORMS, EXPONENTS = ("free", "published"), ("density", "sampling"), (1, 2)
 ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
 DISTRIBUTIONS = ("uniform", "normal", "truncatedNormal")
+# Of each transformer: domains, key of its size, blocks (rows of the size, more rows, only of intervals), and settings, which are ranges or,
+# for minima of shares, None.
+TRANSFORMERS = {
+    "rationalQuadraticSpline": (("interval", "circle"), "bins", [(1, 0, False)] * 3 + [(0, 1, True)],
+                                {"minimumWidth": None, "minimumHeight": None, "minimumSlope": (0.05, 0.5), "slopeSharpness": (0.3, 2)}),
+    "cubicBSpline": (("interval", "circle"), "bins", ([(1, 0, False)] + [(0, 1, True)] * 2 + [(1, 0, False)] + [(0, 1, True)] * 4),
+                     {"minimumWidth": None, "minimumIncrement": None}),
+    "affine": (("real",), None, [(0, 1, False)] * 2, {"logScaleBound": (0.1, 3)}),
+    "moebius": (("circle",), "components", [(1, 0, False)] * 3, {"radiusBound": (0.1, 0.8)}),
+    "analytic": (("interval", "circle"), "steps", [(1, 0, False)] * 3, {"logScaleBound": (0.3, 2), "radiusBound": (0.1, 0.6)}),
+}
 SMALLEST_ALPHA = {1: 0.8656721, 2: 0.3052033}
 
 
@@ -42,34 +53,67 @@ class RandomArchitecture:
                 self.layers.append({"type": "marginal"} | entry)
                 self.domains[group] = "interval"
 
-    def add_coupling(self, *, head=None, closed_form=None, exponent=None, activation=None, hidden_layers=None, networks=None):
-        """Transform some coordinates that are not real, conditioned on some of the others."""
+    def add_coupling(self, transformer=None, **options):
+        """Transform some coordinates, conditioned on some of the others.
+
+        `transformer` is the name of one, "smoothMixture" or one of those that work on any coordinates there are, which is drawn
+        unless given, or unless options of smooth mixtures are. Where the model has no coordinate for it, a smooth mixture it is.
+        """
+        fitting = [name for name, (domains, *_) in TRANSFORMERS.items() if np.isin(self.domains, domains).any()]
+        if transformer is None and not {"head", "exponent"} & options.keys():
+            transformer = self.choose(["smoothMixture", *fitting])
+        if transformer in fitting:
+            self._add_formula_transformer(transformer, **options)
+        else:
+            self._add_smooth_mixture(**options)
+
+    def _add_formula_transformer(self, name, *, closed_form=None, activation=None, hidden_layers=None, networks=None):
+        domains, size_name, blocks, settings = TRANSFORMERS[name]
+        possible = self.random.permutation(np.flatnonzero(np.isin(self.domains, domains)))
+        transformed = possible[:self.random.integers(1, len(possible) + 1)]
+        size = int(self.random.integers(2, 7))
+        entry = {"type": name, "closedForm": closed_form or self.choose(CLOSED_FORMS)} | ({size_name: size} if size_name else {})
+        for setting, limits in settings.items():
+            entry[setting] = self.random.uniform(0.1, 0.5) / (size + 4) if limits is None else self.random.uniform(*limits)
+        intervals = np.count_nonzero(self.domains[transformed] == "interval")
+        lengths = [(rows * size + more) * (intervals if of_intervals else len(transformed)) for rows, more, of_intervals in blocks]
+        # Real coordinates are bonds in nm and angles over pi.
+        scale = 0.01 if self.domains[transformed[0]] == "real" else 1.0
+        self._add_coupling_layer(transformed, entry, lengths, networks, hidden_layers, activation, scale)
+
+    def _add_smooth_mixture(self, *, head=None, closed_form=None, exponent=None, activation=None, hidden_layers=None, networks=None):
         possible = self.random.permutation(np.flatnonzero(self.domains != "real"))
         transformed = possible[:self.random.integers(1, len(possible) + 1)]
+        components, exponent = int(self.random.integers(1, 7)), exponent or self.choose(EXPONENTS)
+        transformer = {
+            "type": "smoothMixture", "head": head or self.choose(HEADS),
+            "closedForm": closed_form or self.choose(CLOSED_FORMS), "components": components, "exponent": exponent,
+            "alphaOffset": SMALLEST_ALPHA[exponent] + self.random.uniform(0, 0.2),
+            "alphaRange": self.random.uniform(0, 10), "logSteepnessBound": self.random.uniform(0.5, 2),
+            "minimumFloor": 10**self.random.uniform(-6, -1)}
+        self._add_coupling_layer(transformed, transformer, [len(transformed) * components] * 5, networks, hidden_layers, activation, 1.0)
+
+    def _add_coupling_layer(self, transformed, transformer, block_lengths, networks, hidden_layers, activation, output_scale):
+        """The layer and its networks, each of which computes some blocks of raw parameters, at least one that is not empty."""
         rest = self.random.permutation(np.setdiff1d(np.arange(len(self.domains)), transformed))
         conditions = rest[:self.random.integers(1, len(rest) + 1)] if len(rest) else rest
-        components, exponent = int(self.random.integers(1, 7)), exponent or self.choose(EXPONENTS)
         features = len(conditions) + np.count_nonzero(self.domains[conditions] == "circle")
-        networks = networks or self.choose((1, 3))
-        cuts = [0, *sorted(self.random.choice([1, 2, 3, 4], networks - 1, replace=False)), 5]
+        starts = np.flatnonzero(block_lengths)[1:]
+        networks = min(networks or self.choose((1, 3)), len(starts) + 1)
+        cuts = [0, *sorted(self.random.choice(starts, networks - 1, replace=False)), len(block_lengths)]
         widths = []
         for network, (first, last) in enumerate(zip(cuts, cuts[1:])):
             depth = 0 if not len(conditions) else self.random.integers(0, 4) if hidden_layers is None else hidden_layers
             hidden = self.random.integers(2, 12, depth).tolist()
             widths.append(hidden)
-            sizes = [features, *hidden, int(last - first) * len(transformed) * components]
+            sizes = [features, *hidden, sum(block_lengths[first:last])]
             for m, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
                 name = f"layers.{len(self.layers)}.networks.{network}.{m}"
-                self._add(f"{name}.weight", self.random.normal(size=(outputs, inputs)) * 1.2 / np.sqrt(max(inputs, 1)))
-                self._add(f"{name}.bias", self.random.normal(size=outputs) * 0.5)
+                scale = output_scale if m == len(hidden) else 1.0
+                self._add(f"{name}.weight", scale * self.random.normal(size=(outputs, inputs)) * 1.2 / np.sqrt(max(inputs, 1)))
+                self._add(f"{name}.bias", scale * self.random.normal(size=outputs) * 0.5)
         self.layers.append({
-            "type": "coupling", "transformed": transformed.tolist(), "conditionedOn": conditions.tolist(),
-            "transformer": {
-                "type": "smoothMixture", "head": head or self.choose(HEADS),
-                "closedForm": closed_form or self.choose(CLOSED_FORMS), "components": components, "exponent": exponent,
-                "alphaOffset": SMALLEST_ALPHA[exponent] + self.random.uniform(0, 0.2),
-                "alphaRange": self.random.uniform(0, 10), "logSteepnessBound": self.random.uniform(0.5, 2),
-                "minimumFloor": 10**self.random.uniform(-6, -1)},
+            "type": "coupling", "transformed": transformed.tolist(), "conditionedOn": conditions.tolist(), "transformer": transformer,
             "conditioner": {"activation": activation or self.choose(ACTIVATIONS), "networks": widths},
         })
 
@@ -85,9 +129,13 @@ class RandomArchitecture:
                 samples = self.coordinates[:, group] if kind == "normal" else self.random.uniform(size=(8, len(group)))
                 base.append(self._distributions(f"base.{len(base)}", kind, group, samples, is_base=True))
         architecture = {
-            "format": "openmm-flow", "version": 1, "numParticles": self.particles, "temperature": 300.0, "measure": self.measure,
+            "format": "openmm-flow", "version": self._version(), "numParticles": self.particles, "temperature": 300.0, "measure": self.measure,
             "bonds": [row[:2] for row in self.z_matrix if row[1] >= 0], "constraints": [], "layers": self.layers, "base": base}
         return architecture, self.tensors
+
+    def _version(self):
+        """The lowest that can hold the layers."""
+        return 1 + any(layer["type"] == "coupling" and layer["transformer"]["type"] != "smoothMixture" for layer in self.layers)
 
     def _add(self, name, values):
         self.tensors[name] = np.asarray(values, dtype=np.float64)

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import torch
+from reference_transformers import TRANSFORMERS
 
 ACTIVATIONS = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "sin": torch.sin, "gelu": torch.nn.functional.gelu,
                "softplus": torch.nn.functional.softplus}
@@ -117,16 +118,17 @@ class ReferenceFlow:
                 if m < len(widths):
                     h = activation(h)
             outputs.append(h)
-        mixture = SmoothMixture(layer["transformer"], torch.cat(outputs, dim=-1), circular[transformed])
+        make = TRANSFORMERS.get(layer["transformer"]["type"], SmoothMixture)
+        transformer = make(layer["transformer"], torch.cat(outputs, dim=-1), circular[transformed])
         x = y[:, transformed]
         if layer["transformer"]["closedForm"] == "density":
-            value, slope = mixture(x)
+            value, slope = transformer(x)
             term = slope.log().sum(-1)
         else:
-            value, slope = mixture.inverse(x)
+            value, slope = transformer.inverse(x)
             term = -slope.log().sum(-1)
         y = y.clone()
-        y[:, transformed] = value
+        y[:, transformed] = value if make is SmoothMixture else torch.where(circular[transformed], value.remainder(1.0), value)
         return y, term
 
     def _base(self, prefix, entry, y):

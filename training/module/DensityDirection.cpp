@@ -2,6 +2,7 @@
 #include "module/DensityDirection.h"
 
 #include "model/ArchitectureTensors.h"
+#include "model/FlowModelError.h"
 #include "operators/Operators.h"
 
 #include <ATen/Functions.h>
@@ -93,7 +94,10 @@ DensityDirection::CouplingPlan DensityDirection::plan(const CouplingLayer& layer
     coupling.circular = indexTensor(circular);
     for (int coordinate : layer.transformed)
         coupling.transformedIsCircle.push_back(domains[coordinate] == Domain::Circle);
-    coupling.transformer = layer.transformer;
+    if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
+        coupling.transformer = *mixture;
+    else
+        throw FlowModelError("a model with a transformer other than smoothMixture cannot be trained");
     coupling.activation = name(layer.conditioner.activation);
     for (size_t n = 0; n < layer.conditioner.networks.size(); n++) {
         coupling.networks.emplace_back();

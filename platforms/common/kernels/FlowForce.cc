@@ -157,6 +157,12 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_MIXTURE:
                     mixture(layout, stage, indices, mixedArena, realArena);
                     break;
+                case FLOW_TRANSFORM:
+                    transform(layout, stage, indices, constants, mixedArena, realArena);
+                    break;
+                case FLOW_TRANSFORM_BACKWARD:
+                    transformBackward(layout, stage, indices, constants, mixedArena, realArena);
+                    break;
                 case FLOW_BASE:
                     baseDensity(layout, indices, constants, mixedArena);
                     break;

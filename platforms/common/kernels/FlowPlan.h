@@ -68,6 +68,8 @@ typedef struct {
 #define FLOW_FEATURES_BACKWARD 20       // stage
 #define FLOW_MARGINAL_BACKWARD 21       // stage
 #define FLOW_FORCES 22
+#define FLOW_TRANSFORM 23               // stage
+#define FLOW_TRANSFORM_BACKWARD 24      // stage
 
 typedef struct {
     int code, index;
@@ -94,16 +96,18 @@ typedef struct {
     // coupling
     int numPlain, numCircularFeatures;  // coordinates that enter as they are, and as cosine and sine
     int plainIndex, circularIndex;
-    int numIntervals, numCircles;       // D = numIntervals + numCircles transformed coordinates, intervals first
+    int numIntervals, numCircles;       // D = numIntervals + numCircles transformed coordinates, intervals (or real ones) first
     int transformedIndex;               // (D)
-    int components, exponent;
+    int inverse;                        // F is evaluated in the sampling direction
+    int components, exponent;           // of a smooth mixture
     int published;                      // head
-    int inverse;                        // the closed form is that of the sampling direction
-    int headConstant;                   // alphaOffset, alphaRange, logSteepnessBound, minimumFloor
+    int headConstant;                   // alphaOffset, alphaRange, logSteepnessBound, minimumFloor; or settings of another transformer
+    int transformerType, transformerSize;       // of a transformer of formulas/Transformers.h; -1 for a smooth mixture
+    int otherOffsetIndex, circleOffsetIndex;    // where the raw rows of each parameter begin: of coordinates that are not on circles, and are
     int numNetworks;
     int featureRow;                     // numPlain + 2 numCircularFeatures: plain ones, cosines, sines
     int featureGradientRow;             // (numNetworks, that)
-    int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m
+    int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates)
     int argumentRow;                    // D: where the mixture F is evaluated
     int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''
     int componentRow;                   // (3, K, D): weight times F_k, F_k', F_k''

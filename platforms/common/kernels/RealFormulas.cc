@@ -8,6 +8,7 @@
 #undef SQRT
 #undef SIN
 #undef COS
+#undef ATAN
 #undef ERF
 #undef ERFC
 #undef FABS
@@ -18,6 +19,7 @@
 #define SQRT(x) sqrt(x)
 #define SIN(x) sin(x)
 #define COS(x) cos(x)
+#define ATAN(x) atan(x)
 #define ERF(x) erf(x)
 #define ERFC(x) erfc(x)
 #define FABS(x) fabs(x)

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+// Couplings with the transformers of flow/formulas/Transformers.h. A work-item owns a coordinate; its parameters lie where the networks
+// left the raw ones.
+
+static DEVICE inline TransformerSettings transformerSettings(GLOBAL const FlowStage* stage, Constants constants) {
+    Constants values = constants+stage->headConstant;
+    TransformerSettings s;
+    s.type = stage->transformerType;
+    s.size = stage->transformerSize;
+    s.setting0 = (real) values[0];
+    s.setting1 = (real) values[1];
+    s.setting2 = (real) values[2];
+    s.setting3 = (real) values[3];
+    return s;
+}
+
+// The parameters of coordinate d in rows that begin at `firstRow`, or their gradient.
+static DEVICE inline Parameters transformerParameters(GLOBAL const FlowStage* stage, Indices indices, RealArena arena, int firstRow, int d,
+        int t) {
+    Parameters p;
+    if (d < stage->numIntervals) {
+        p.values = arena+(firstRow+d)*TILE+t;
+        p.offsets = indices+stage->otherOffsetIndex;
+    }
+    else {
+        p.values = arena+(firstRow+d-stage->numIntervals)*TILE+t;
+        p.offsets = indices+stage->circleOffsetIndex;
+    }
+    return p;
+}
+
+// The root x of F(x) = y in [0,1], as solveMixture finds it.
+static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y, Parameters p) {
+    real low = 0, high = 1, x = y, last = 2;
+    for (int iteration = 0; iteration < 150; iteration++) {
+        TransformerValue value = transformerValue(s, circular, x, p);
+        real residual = value.value-y;
+        if (residual > 0)
+            high = x;
+        else
+            low = x;
+        real newton = x-residual/value.d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
+        if (fabs(newton-x) <= tolerance || high-low <= tolerance)
+            break;
+        bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
+        x = (safe ? newton : (real) 0.5*(low+high));
+        last = size;
+    }
+    return x;
+}
+
+static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+        MixedArena arena, RealArena realArena) {
+    const TransformerSettings s = transformerSettings(stage, constants);
+    FOR_EACH(stage->numIntervals+stage->numCircles) {
+        int d = ITEM_ROW, t = ITEM_MOLECULE;
+        bool circular = (d >= stage->numIntervals);
+        Parameters p = transformerParameters(stage, indices, realArena, stage->rawRow, d, t);
+        transformerHead(s, circular, p);
+        real input = AT(realArena, stage->argumentRow+d), x = (circular ? input-floor(input) : input);
+        if (stage->inverse) {
+            if (transformerHasInverse(s))
+                x = transformerInverse(s, circular, x, p);
+            else
+                x = solveTransformer(s, circular, x, p);
+        }
+        TransformerValue v = transformerValue(s, circular, x, p);
+        AT(realArena, stage->argumentRow+d) = x;
+        AT(realArena, stage->mixtureSlopeRow+d) = v.d1;
+        AT(realArena, stage->curvatureRow+d) = v.d2;
+        mixed logSlope = log(v.d1);
+        AT(arena, stage->termRow+d) = (stage->inverse ? -logSlope : logSlope);
+        real y = (stage->inverse ? x : v.value);
+        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = (circular ? y-floor(y) : y);
+    }
+}
+
+static DEVICE void transformBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+        MixedArena arena, RealArena realArena) {
+    const TransformerSettings s = transformerSettings(stage, constants);
+    FOR_EACH(stage->numIntervals+stage->numCircles) {
+        int d = ITEM_ROW, t = ITEM_MOLECULE, row = layout->gradientRow+indices[stage->transformedIndex+d];
+        real yGradient = (real) AT(arena, row), d1 = AT(realArena, stage->mixtureSlopeRow+d), d2 = AT(realArena, stage->curvatureRow+d);
+        // As in `components`.
+        real vF = yGradient, vD = (real) 1/d1, xGradient = yGradient*d1+d2*vD;
+        if (stage->inverse) {
+            xGradient = (yGradient-d2*vD)*vD;
+            vF = -xGradient;
+            vD = -vD;
+        }
+        AT(arena, row) = xGradient;
+        transformerGradient(s, d >= stage->numIntervals, AT(realArena, stage->argumentRow+d), vF, vD,
+                transformerParameters(stage, indices, realArena, stage->rawRow, d, t),
+                transformerParameters(stage, indices, realArena, stage->rawGradientRow, d, t));
+    }
+}
