@@ -16,6 +16,7 @@ public:
     int getNumCoordinates() const;
     long long getNumParameters() const;
     double getTemperature() const;
+    int getNumContinuousDerivatives() const;
     bool hasSameArchitecture(const FlowModel& other) const;
 
 private:

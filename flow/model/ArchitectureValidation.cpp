@@ -90,8 +90,8 @@ void checkDomains(const CouplingLayer& coupling, const vector<Domain>& domains, 
             string known;
             for (Domain other : allowed)
                 known += string(known.empty() ? "" : " and ")+describe(other);
-            fail(where, ".transformed has coordinate ", coordinate, ", which is ", describe(domain), " at this layer; a ", name,
-                    " transforms ", known, domain == Domain::Real ? ". Put a marginal layer before it" : "");
+            fail(where, ".transformed has coordinate ", coordinate, ", which is ", describe(domain), " at this layer; the ", name,
+                    " transformer works on ", known, domain == Domain::Real ? ". Put a marginal layer before it" : "");
         }
         if ((domain == Domain::Real) != (domains[coupling.transformed.front()] == Domain::Real))
             fail(where, ".transformed has real coordinates and others; put them into couplings of their own");

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <new>
 #include <random>
@@ -205,6 +206,14 @@ int FlowModel::getNumParticles() const {
 
 int FlowModel::getNumCoordinates() const {
     return getArchitecture().numCoordinates();
+}
+
+int FlowModel::getNumContinuousDerivatives(string* leastSmooth) const {
+    switch (smoothness(getArchitecture(), leastSmooth)) {
+        case Smoothness::C1: return 1;
+        case Smoothness::C2: return 2;
+        default: return numeric_limits<int>::max();
+    }
 }
 
 long long FlowModel::getNumParameters() const {

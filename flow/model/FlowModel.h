@@ -41,6 +41,13 @@ public:
     long long getNumParameters() const;
     /** Of the training data, in K. */
     double getTemperature() const;
+    /**
+     * How many continuous derivatives the least smooth transformer of the model has, 1 or 2, or the largest int if all are C-infinity. With
+     * less than 2 forces are not differentiable, and dynamics does not conserve energy.
+     *
+     * @param leastSmooth  out, the name of that transformer in model files, empty if all are C-infinity; or null
+     */
+    int getNumContinuousDerivatives(std::string* leastSmooth = nullptr) const;
     /** True if both have the same architecture, so that one's weights can replace the other's: the JSON documents are equal but for temperature and data. */
     bool hasSameArchitecture(const FlowModel& other) const;
 

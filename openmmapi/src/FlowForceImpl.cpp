@@ -8,6 +8,8 @@
 #include <openmm/VerletIntegrator.h>
 #include <openmm/internal/ContextImpl.h>
 
+#include <atomic>
+#include <iostream>
 #include <sstream>
 
 using OpenMM::ContextImpl;
@@ -39,6 +41,17 @@ void translateErrors(const Action& action) {
     }
 }
 
+/** Say on the error output, once in a process, that a model is not fit for dynamics. */
+void warnIfNotSmooth(const FlowModel& model) {
+    static std::atomic<bool> warned = false;
+    std::string transformer;
+    const int numDerivatives = model.getNumContinuousDerivatives(&transformer);
+    if (numDerivatives >= 2 || warned.exchange(true))
+        return;
+    std::cerr << "FlowForce: warning: the "+transformer+" of this model has only "+std::to_string(numDerivatives)+" continuous derivative: "
+            "the forces jump, and dynamics does not conserve energy. Use a model with smoother transformers, such as smoothMixture.\n";
+}
+
 } // namespace
 
 FlowForceImpl::FlowForceImpl(const FlowForce& owner) : owner(owner), model(owner.getModel()),
@@ -58,7 +71,11 @@ void FlowForceImpl::initialize(ContextImpl& context) {
 }
 
 void FlowForceImpl::updateContextState(ContextImpl&, bool&) {
-    // Positions, velocities and parameters are left alone.
+    // Positions, velocities and parameters are left alone. It is integrators that call this.
+    if (!inDynamics) {
+        inDynamics = true;
+        warnIfNotSmooth(model);
+    }
 }
 
 double FlowForceImpl::calcForcesAndEnergy(ContextImpl& context, bool includeForces, bool includeEnergy, int groups) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 
@@ -86,6 +87,15 @@ class FlowModel:
     def num_parameters(self) -> int:
         """Number of trained weights: all weights and biases of conditioners."""
         return self._handle.getNumParameters()
+
+    @property
+    def num_continuous_derivatives(self) -> float:
+        """How many continuous derivatives the least smooth transformer has: 1, 2, or ``math.inf`` if all are C-infinity.
+
+        With less than 2 the forces of a FlowForce are not differentiable, and dynamics does not conserve energy.
+        """
+        number = self._handle.getNumContinuousDerivatives()
+        return number if number <= 2 else math.inf
 
     @property
     def temperature(self) -> float:

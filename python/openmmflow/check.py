@@ -146,6 +146,11 @@ def check_support(model: FlowModel, series: dict) -> Iterator[Figure]:
                  at_least=inner_support.DEMANDED_FRACTION)
 
 
+def check_smoothness(model: FlowModel, series: dict) -> Iterator[Figure]:
+    """What the transformers are by construction. Differences between conformations could miss the kinks of a spline."""
+    yield Figure("smoothness", "continuous derivatives of the least smooth transformer", model.num_continuous_derivatives, at_least=2)
+
+
 def check_gradient(model: FlowModel, series: dict, positions: np.ndarray, random: np.random.Generator) -> Iterator[Figure]:
     """Forces against fourth-order central differences of the energy along random directions."""
     potential = Potential(model)
@@ -284,6 +289,7 @@ def check(model: FlowModel, *, masses=None, step_size: float = 1.0, starts: int 
     series, random = certificate.series, np.random.default_rng(seed)
     positions = samples_inside(model, max(frames, starts), seed)
     for figures in (check_support(model, series),
+                    check_smoothness(model, series),
                     check_gradient(model, series, positions[:frames], random),
                     check_round_trip(model, series, positions[:frames]),
                     check_platforms(model, series, positions[:frames]),

@@ -103,6 +103,22 @@ SpoiledModel shape(const string& name, const string& tensorName, const vector<in
 const string ZMATRIX = "/layers/0/zMatrix", COUPLING = "/layers/4", TRANSFORMER = "/layers/4/transformer",
         CONDITIONER = "/layers/4/conditioner";
 
+/** With another transformer, in a document of version 2 unless said otherwise, and what is wrong with it. */
+SpoiledModel transformer(const string& name, const json& transformer, const string& message, int version = 2) {
+    return {name, [=](ModelParts& parts) {
+        parts.architecture["version"] = version;
+        parts.architecture[json::json_pointer(TRANSFORMER)] = transformer;
+    }, message};
+}
+
+const json SPLINE = {{"type", "rationalQuadraticSpline"}, {"closedForm", "density"}, {"bins", 3}, {"minimumWidth", 0.01},
+        {"minimumHeight", 0.01}, {"minimumSlope", 0.01}, {"slopeSharpness", 1}};
+
+json changed(json transformer, const string& key, const json& value) {
+    transformer[key] = value;
+    return transformer;
+}
+
 class SpoiledModels : public testing::TestWithParam<SpoiledModel> {
 };
 
@@ -123,7 +139,7 @@ TEST_P(SpoiledModels, AreRefused) {
 INSTANTIATE_TEST_SUITE_P(Document, SpoiledModels, testing::Values(
     with("NotAnObject", "", json::array(), "must have \"format\""),
     with("Format", "/format", "another", "another program's document"),
-    with("FutureVersion", "/version", 2, "update OpenMM-Flow"),
+    with("FutureVersion", "/version", 3, "update OpenMM-Flow"),
     with("DistantFutureVersion", "/version", 1ull << 40, "an integer that fits"),
     with("VersionZero", "/version", 0, "version is 0"),
     with("VersionText", "/version", "1", "must be an integer"),
@@ -327,3 +343,21 @@ TEST(ModelFileArchitecture, DomainsChangeAtMarginals) {
     EXPECT_EQ(domains[1], (vector<Domain>{R, I, I, I, R, R, R, C, C}));
     EXPECT_EQ(domains[4], (vector<Domain>{R, I, I, I, I, I, I, C, C}));
 }
+
+INSTANTIATE_TEST_SUITE_P(Transformers, SpoiledModels, testing::Values(
+    transformer("OfALaterVersion", SPLINE, "which version 2 of the format has; the document says version 1", 1),
+    transformer("Outputs", SPLINE, "16 outputs, expected whole blocks of 6 or 2 parameters; the blocks are 6, 6, 6, 2"),
+    transformer("Unknown", changed(SPLINE, "type", "spline"), "expected one of \"smoothMixture\", \"rationalQuadraticSpline\""),
+    transformer("UnknownKey", changed(SPLINE, "tails", true), "unknown key \"tails\""),
+    transformer("NoBins", changed(SPLINE, "bins", 0), "bins is 0, expected 1 to 1024"),
+    transformer("TooWide", changed(SPLINE, "minimumWidth", 0.34), "minimumWidth is 0.34, expected more than 0 and less than 0.333"),
+    transformer("NotPositive", changed(SPLINE, "minimumSlope", 0), "minimumSlope is 0, expected more than 0 and less than 1"),
+    transformer("OneBin", {{"type", "cubicBSpline"}, {"closedForm", "density"}, {"bins", 1}, {"minimumWidth", 0.01},
+            {"minimumIncrement", 0.01}}, "bins is 1, expected 2 to 1024"),
+    transformer("RealLine", {{"type", "affine"}, {"closedForm", "density"}, {"logScaleBound", 1}},
+            "coordinate 1, which is interval at this layer; the affine transformer works on real"),
+    transformer("Circle", {{"type", "moebius"}, {"closedForm", "density"}, {"components", 2}, {"radiusBound", 0.9}},
+            "coordinate 1, which is interval at this layer; the moebius transformer works on circle"),
+    transformer("Scale", {{"type", "analytic"}, {"closedForm", "density"}, {"steps", 2}, {"logScaleBound", 6}, {"radiusBound", 0.9}},
+            "logScaleBound is 6, expected more than 0 and at most 5")
+), nameOf);

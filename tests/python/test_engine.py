@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from openmmflow import FlowModel, model_file
-from random_architecture import ACTIVATIONS, CLOSED_FORMS, DISTRIBUTIONS, EXPONENTS, HEADS, RandomArchitecture
+from random_architecture import ACTIVATIONS, CLOSED_FORMS, DISTRIBUTIONS, EXPONENTS, HEADS, TRANSFORMERS, RandomArchitecture
 
 torch = pytest.importorskip("torch", reason="the independent implementation is PyTorch's")
 
@@ -56,12 +56,26 @@ def test_coupling(head, closed_form, exponent, activation):
     check(drawn)
 
 
+@pytest.mark.parametrize("closed_form", CLOSED_FORMS)
+@pytest.mark.parametrize("transformer", TRANSFORMERS)
+def test_transformer(transformer, closed_form):
+    errors = []
+    for seed in range(5):
+        drawn = RandomArchitecture(10 + seed)
+        drawn.add_marginals(all_coordinates=transformer != "affine")
+        drawn.add_coupling(transformer, closed_form=closed_form)
+        assert drawn.layers[-1]["transformer"]["type"] == transformer
+        errors.append(check(drawn))
+    value, gradient, latent = np.max(errors, axis=0)
+    print(f"\n{transformer}: |d ln p| <= {value:.1e}, gradient {gradient:.1e} relative, latents {latent:.1e}")
+
+
 @pytest.mark.parametrize("networks", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("hidden_layers", [0, 1, 2, 3])
 def test_conditioner(networks, hidden_layers):
     drawn = RandomArchitecture(4)
     drawn.add_marginals()
-    drawn.add_coupling(networks=networks, hidden_layers=hidden_layers)
+    drawn.add_coupling("smoothMixture", networks=networks, hidden_layers=hidden_layers)
     check(drawn)
 
 

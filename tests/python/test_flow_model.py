@@ -258,7 +258,7 @@ def test_foreign_files(contents):
 
 def test_future_version(small_flow):
     with pytest.raises(FlowModelError, match="version"):
-        FlowModel.from_bytes(packed(*small_flow, version=2))
+        FlowModel.from_bytes(packed(*small_flow, version=3))
 
 
 @pytest.mark.parametrize("changes", [

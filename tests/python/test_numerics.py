@@ -10,22 +10,27 @@ from hypothesis import strategies as st
 import openmmflow
 from openmmflow import FlowModel, model_file
 from openmmflow.check import Potential
-from random_architecture import ACTIVATIONS, CLOSED_FORMS, DISTRIBUTIONS, EXPONENTS, HEADS, RandomArchitecture
+from random_architecture import ACTIVATIONS, CLOSED_FORMS, DISTRIBUTIONS, EXPONENTS, HEADS, TRANSFORMERS, RandomArchitecture
 
 MODELS = settings(max_examples=40, deadline=None, derandomize=True)
 
 architectures = st.fixed_dictionaries({
-    "seed": st.integers(0, 2**31), "particles": st.integers(4, 7), "couplings": st.integers(1, 3), "head": st.sampled_from(HEADS),
+    "seed": st.integers(0, 2**31), "particles": st.integers(4, 7), "couplings": st.integers(1, 3),
+    "transformer": st.sampled_from(["smoothMixture"] * 4 + list(TRANSFORMERS)), "head": st.sampled_from(HEADS),
     "closed_form": st.sampled_from(CLOSED_FORMS), "exponent": st.sampled_from(EXPONENTS), "activation": st.sampled_from(ACTIVATIONS),
     "distribution": st.sampled_from(DISTRIBUTIONS), "dtype": st.sampled_from([np.float32, np.float64])})
 
 
-def draw(seed, particles, couplings, distribution, dtype=np.float64, edit=None, **coupling):
+def draw(seed, particles, couplings, distribution, dtype=np.float64, edit=None, transformer="smoothMixture", head=None, exponent=None,
+         **coupling):
     """(model, positions inside its support) of a random architecture; ``edit`` changes architecture and tensors."""
     parts = RandomArchitecture(seed, particles)
-    parts.add_marginals(distribution)
+    # Affine couplings are of coordinates that no marginal maps to an interval.
+    parts.add_marginals(distribution, all_coordinates=transformer != "affine")
+    if transformer == "smoothMixture":
+        coupling |= {"head": head, "exponent": exponent}
     for _ in range(couplings):
-        parts.add_coupling(**coupling)
+        parts.add_coupling(transformer, **coupling)
     architecture, tensors = parts.model()
     tensors = {name: tensor.astype(dtype) if ".networks." in name else tensor for name, tensor in tensors.items()}
     if edit:

@@ -46,6 +46,8 @@ private:
     const int numEnergyParameterDerivatives;
     const bool periodic;
     MoleculeGatherer gatherer;
+    /** Whether a step has been taken in this Context. */
+    bool inDynamics = false;
     OpenMM::Kernel kernel;
 };
 
