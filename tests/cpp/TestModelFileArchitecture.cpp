@@ -227,7 +227,7 @@ INSTANTIATE_TEST_SUITE_P(Layers, SpoiledModels, testing::Values(
 ), nameOf);
 
 INSTANTIATE_TEST_SUITE_P(Transformer, SpoiledModels, testing::Values(
-    with("Type", TRANSFORMER+"/type", "spline", "expected \"smoothMixture\""),
+    with("Type", TRANSFORMER+"/type", "spline", "expected one of \"smoothMixture\", \"rationalQuadraticSpline\""),
     with("Head", TRANSFORMER+"/head", "other", "expected one of \"free\""),
     with("ClosedForm", TRANSFORMER+"/closedForm", "both", "expected one of \"density\""),
     without("NoHead", TRANSFORMER, "head", "no \"head\""),
