@@ -126,3 +126,39 @@ def _activation(module, where: str) -> str:
         raise ValueError(f"{where}: the activation {module} is unknown; known are {', '.join(_ACTIVATIONS)} (GELU with the exact error "
                          "function, Softplus with beta 1)")
     return _ACTIVATIONS[kind]
+
+
+def dense_by_values(module, inputs: int, where: str) -> Dense:
+    """The dense network that a module is, whatever it is made of: linear layers in the order in which they stand, found right by its outputs.
+
+    Parameters
+    ----------
+    module : takes (batch, inputs) and gives (batch, outputs).
+    inputs : number of its inputs.
+
+    Raises
+    ------
+    ValueError : it computes something else than linear layers with one known activation between them.
+    """
+    import torch
+
+    functions = {"silu": torch.nn.functional.silu, "tanh": torch.tanh, "sin": torch.sin, "gelu": torch.nn.functional.gelu,
+                 "softplus": torch.nn.functional.softplus}
+    linear = [step for step in module.modules() if type(step).__name__ == "Linear"] if hasattr(module, "modules") else []
+    layers = [(to_array(step.weight, where), np.zeros(len(step.weight), np.float32) if step.bias is None else to_array(step.bias, where))
+              for step in linear]
+    x = torch.linspace(-1.0, 1.5, 5 * inputs, dtype=torch.float64).reshape(5, inputs).sin()
+    if layers and layers[0][0].shape[1] == inputs:
+        with torch.no_grad():
+            expected = copy.deepcopy(module).double()(x)
+            for name in functions if len(layers) > 1 else [None]:
+                h = x
+                for index, (weight, bias) in enumerate(layers):
+                    if h.shape[-1] != weight.shape[1]:
+                        break
+                    h = h @ torch.tensor(weight, dtype=torch.float64).T + torch.tensor(bias, dtype=torch.float64)
+                    h = functions[name](h) if index < len(layers) - 1 else h
+                if h.shape == expected.shape and torch.allclose(h, expected, rtol=1e-9, atol=1e-9):
+                    return Dense(layers, name)
+    raise ValueError(f"{where}: the network {getattr(module, 'name', type(module).__name__)} is no chain of linear layers with one activation of {', '.join(functions)} between "
+                     "them (residual and normalizing layers, for example, and ReLU are unknown)")
