@@ -44,6 +44,19 @@ def test_whole_interface_is_documented(site):
     assert not [name for name in sorted(names) if f'id="{name}"' not in text]
 
 
+# What programs have no reason to import: the command line, and what only `./dev certify`, `./dev bench` and the demo run.
+INTERNAL = {"atomic", "benchmark", "certify", "command_line", "crossings", "data", "demo", "hashes", "importers", "stationarity"}
+
+
+def test_every_module_is_documented():
+    """Public modules of the package stand on the page of modules, or are internal."""
+    text = (REPOSITORY / "docs" / "api" / "modules.md").read_text()
+    named = {name.partition(".")[0] for name in re.findall(r"^::: openmmflow\.([\w.]+)$", text, re.MULTILINE)}
+    package = REPOSITORY / "python" / "openmmflow"
+    public = {path.stem for path in package.iterdir() if not path.name.startswith("_") and path.suffix in (".py", "")}
+    assert public - named - INTERNAL == set(), "add the module to docs/api/modules.md"
+
+
 def test_pages_load_nothing_from_elsewhere(site):
     for path in site.rglob("*.html"):
         assert not re.search(r"""<(?:script|img|link)[^>]*(?:src|href)=["']?(?:https?:)?//""", path.read_text()), path.name
