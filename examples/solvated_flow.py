@@ -22,17 +22,18 @@ FORCE_FIELD = ("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
 FLOW = builder.FlowOptions(width=48, depth=2, bond_rounds=2, shape_rounds=3, torsion_rounds=2)
 
 
-def make_data(path: Path, *, frames: int = 8_000, progress: bool = True) -> Path:
-    """Data of the molecule in vacuum: positions, forces, and forces a time step ahead and behind."""
+def make_data(path: Path, *, frames: int = 8_000, progress: bool = True, **options) -> Path:
+    """Data of the molecule in vacuum: positions, forces, and forces a time step ahead and behind. Options are those of make_molecule_dataset."""
+    options = {"highest_temperature": 450.0, "replicas": 2, "steps_per_frame": 150, **options}
     return dataset.make_molecule_dataset(path, app.PDBFile(str(STRUCTURE)), frames=frames, force_field=FORCE_FIELD[:1], environment="vacuum",
-                                         highest_temperature=450.0, replicas=2, steps_per_frame=150, progress=progress)
+                                         progress=progress, **options)
 
 
-def train(data: Path, model: Path, *, minutes: float = 3.0, progress: bool = True) -> Path:
-    """A flow of the molecule in vacuum."""
+def train(data: Path, model: Path, *, minutes: float | None = 3.0, steps: int | None = None, progress: bool = True) -> Path:
+    """A flow of the molecule in vacuum, trained for some minutes, or steps of the optimizer."""
     from openmmflow_training import TrainingConfig, train
 
-    config = TrainingConfig(minutes=minutes, batch=128, learning_rate=3e-3, force_start=0.3, force_weight=1e-3, roughness_start=0.5,
+    config = TrainingConfig(minutes=None if steps else minutes, steps=steps, batch=128, learning_rate=3e-3, force_start=0.3, force_weight=1e-3, roughness_start=0.5,
                             roughness_weight=0.02, flow=FLOW)
     return train(app.PDBFile(str(STRUCTURE)).topology, [data], model, config, progress=progress)
 
@@ -88,14 +89,14 @@ def internal_energies(frames: np.ndarray) -> np.ndarray:
     return np.array(result)
 
 
-def compare(model: Path, *, picoseconds: float, box: float = 2.4, platform: str = "CPU") -> dict[str, dict[str, np.ndarray]]:
-    """g(r) and the molecule's own energies, of the mixed System and of the force field."""
+def compare(model: Path, *, picoseconds: float, box: float = 2.4, **options) -> dict[str, dict[str, np.ndarray]]:
+    """g(r) and the molecule's own energies, of the mixed System and of the force field. Options are those of :func:`run`."""
     topology, positions, system, atoms = solvate(box=box)
     mixed = replaceMolecule(system, atoms, model)
     assert FlowForce.isinstance(mixed.getForces()[-1])
     results = {}
     for name, which in (("flow in water", mixed), ("force field", system)):
-        frames = run(topology, positions, which, picoseconds=picoseconds, platform=platform)
+        frames = run(topology, positions, which, picoseconds=picoseconds, **options)
         distance, g = radial_distribution(topology, frames)
         results[name] = {"distance": distance, "g": g, "energy": internal_energies(frames)}
     return results
