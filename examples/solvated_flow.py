@@ -69,7 +69,7 @@ def radial_distribution(topology: app.Topology, frames: np.ndarray, *, bins: int
     """Distances (nm) and g(r) of water's oxygen about the carbonyl oxygen."""
     oxygen = next(atom.index for atom in topology.atoms() if atom.name == "O" and atom.residue.name == "ACE")
     water = [atom.index for atom in topology.atoms() if atom.name == "O" and atom.residue.name == "HOH"]
-    edges = topology.getUnitCellDimensions().value_in_unit(unit.nanometer)
+    edges = np.array(topology.getUnitCellDimensions().value_in_unit(unit.nanometer))
     separation = frames[:, water] - frames[:, [oxygen]]
     separation -= edges * np.round(separation / edges)
     counts, limits = np.histogram(np.linalg.norm(separation, axis=-1), bins, (0, min(edges) / 2))
