@@ -152,19 +152,13 @@ def metadynamics(monkeypatch):
     del sys.modules["metadynamics"]
 
 
-@pytest.mark.parametrize("latent", [None, 3])
-def test_metadynamics(latent, metadynamics, tmp_path):
-    """The example in short form: it biases the variable that FlowModel computes, and the bias drives it."""
-    result = metadynamics.run(latent, 3000, report_interval=20)
-    metadynamics.plot(tmp_path / "metadynamics.png", "variable", result)
+def test_metadynamics(metadynamics, tmp_path):
+    """The example in short form: it biases the variable that FlowModel computes, and the bias grows."""
+    result = metadynamics.run(2000, report_interval=20)
+    metadynamics.plot(tmp_path / "metadynamics.png", result)
     assert (tmp_path / "metadynamics.png").stat().st_size > 10_000
-    model = FlowModel.load(shipped.MODEL)
-    frames = result["frames"][-50:]
-    expected = -model.log_prob(frames) if latent is None else model.to_latent(frames)[:, latent]
-    error = np.abs(result["values"][-50:] - expected).max()
-    spread = np.ptp(result["values"][-50:]) / np.ptp(result["centres"])
-    print(f"\n{'-ln p' if latent is None else f'latent {latent}'}: off by {error:.1e}; in the last ps it went over {spread:.2f} of its range; "
+    error = np.abs(result["values"] + FlowModel.load(shipped.MODEL).log_prob(result["frames"])).max()
+    print(f"\nmetadynamics over -ln p: off by {error:.1e}; it went over {np.ptp(result['values']):.1f}, {result['exits']} support exits; "
           f"free energies from {result['free_energy'].min():.2f} to {result['free_energy'].max():.2f} k_BT")
-    assert error <= 1e-9
-    assert spread > 0.3
+    assert error <= 1e-9 and result["exits"] == 0
     assert np.ptp(result["free_energy"]) > 0.2

@@ -136,6 +136,8 @@ class _Walk:
         return rest
 
     def split(self, module, slots, inverse, where):
+        if getattr(module, "_split_dim", -1) not in (-1, 1):
+            raise ValueError(f"{where}: it splits dimension {module._split_dim}; expected the last one")
         if inverse:
             if module._indices is None:
                 return [[c for slot in slots for c in slot]]
