@@ -8,6 +8,7 @@ import operator
 import os
 
 import numpy as np
+from numpy.typing import ArrayLike
 from openmm import unit
 
 from . import bindings
@@ -37,7 +38,7 @@ class FlowModel:
 
     __slots__ = ("_handle", "_architecture")
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: object, **kwargs: object):
         raise TypeError("a FlowModel is made by FlowModel.load(path) or FlowModel.from_bytes(contents); "
                         "openmmflow.model_file.pack(architecture, tensors) makes such contents from plain arrays")
 
@@ -144,7 +145,7 @@ class FlowModel:
 
     # Evaluation
 
-    def log_prob(self, positions) -> np.ndarray:
+    def log_prob(self, positions: ArrayLike | unit.Quantity) -> np.ndarray:
         """ln p: the logarithm of a density per nm³ of the molecule's origin; -inf outside of the support.
 
         Parameters
@@ -160,7 +161,7 @@ class FlowModel:
         self._handle.logProb(_address(positions), len(positions), _address(log_prob))
         return log_prob.reshape(batch)[()]
 
-    def log_prob_and_gradient(self, positions) -> tuple[np.ndarray, np.ndarray]:
+    def log_prob_and_gradient(self, positions: ArrayLike | unit.Quantity) -> tuple[np.ndarray, np.ndarray]:
         """ln p and its gradient; where ln p is -inf, the gradient is NaN.
 
         Parameters
@@ -178,7 +179,7 @@ class FlowModel:
         self._handle.logProbAndGradient(_address(positions), len(positions), _address(log_prob), _address(gradient))
         return log_prob.reshape(batch)[()], gradient.reshape(*batch, self.num_particles, 3)
 
-    def to_latent(self, positions, log_prob: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def to_latent(self, positions: ArrayLike | unit.Quantity, log_prob: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The latents z of positions; NaN outside of the support.
 
         Parameters
@@ -198,7 +199,7 @@ class FlowModel:
         latent = latent.reshape(*batch, self.num_coordinates)
         return (latent, density.reshape(batch)[()]) if log_prob else latent
 
-    def to_positions(self, latent) -> tuple[np.ndarray, np.ndarray]:
+    def to_positions(self, latent: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Positions of latents: the sampling direction, the inverse of :meth:`to_latent` up to place and orientation.
 
         The first frame atom of the Z-matrix is at the origin, the second on the positive x axis, the third in the xy plane.

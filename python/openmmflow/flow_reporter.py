@@ -2,6 +2,9 @@
 """A reporter for ``openmm.app.Simulation`` that knows what a flow thinks of the molecules."""
 from __future__ import annotations
 
+import os
+from typing import TextIO
+
 import openmm
 from openmm import app, unit
 
@@ -33,7 +36,7 @@ class FlowReporter:
         the file cannot be opened
     """
 
-    def __init__(self, file, reportInterval: int, append: bool = False):
+    def __init__(self, file: str | os.PathLike | TextIO, reportInterval: int, append: bool = False):
         if reportInterval < 1:
             raise ValueError(f"reportInterval must be at least 1 step, got {reportInterval}")
         self._interval = reportInterval

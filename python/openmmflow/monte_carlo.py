@@ -25,10 +25,12 @@ they are carried back by half a step with the new forces.
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import openmm
+from numpy.typing import ArrayLike
 from openmm import unit
 
 from . import FlowModel, model_file, model_summary
@@ -116,7 +118,8 @@ class FlowMonteCarlo:
         particles
     """
 
-    def __init__(self, model: FlowModel, system: openmm.System, molecules=None, *, temperature=None, independence: float = 0.5, latent_step=0.05,
+    def __init__(self, model: FlowModel, system: openmm.System, molecules: Iterable[Iterable[int]] | None = None, *,
+                 temperature: float | unit.Quantity | None = None, independence: float = 0.5, latent_step: ArrayLike = 0.05,
                  orientation: str = "superposed", velocities: str = "redraw", seed: int = 1):
         self.model = model
         size = model.num_particles

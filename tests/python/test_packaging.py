@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The installed package: where its files are, what they need, and that OpenMM finds the plugin by itself."""
 import importlib.metadata
+import inspect
 import os
 import re
 import subprocess
@@ -171,6 +172,19 @@ def test_smoke():
     """The test of releases, on what is installed here."""
     text = subprocess.run([sys.executable, REPOSITORY / "tests" / "smoke.py"], check=True, capture_output=True, text=True, cwd="/").stdout
     assert " works: " in text
+
+
+def test_interface_has_types():
+    """Every argument and every result of what ``import openmmflow`` gives; the stubs of type checkers are these annotations."""
+    for name in openmmflow.__all__:
+        thing = getattr(openmmflow, name)
+        members = vars(thing) if inspect.isclass(thing) else {name: thing}
+        for key, member in members.items():
+            function = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+            if inspect.isfunction(function) and (key == "__init__" or not key.startswith("_")):
+                signature = inspect.signature(function)
+                untyped = [p.name for p in signature.parameters.values() if p.name not in ("self", "cls") and p.annotation is p.empty]
+                assert not untyped and (key == "__init__" or signature.return_annotation is not signature.empty), (name, key, untyped)
 
 
 def test_type_stubs(tmp_path):

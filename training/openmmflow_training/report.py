@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from openmmflow import analysis, plots
+from openmmflow import FlowModel, analysis, model_summary, plots
 from openmmflow.html_page import HtmlPage
 from openmmflow.plots import MODEL, REFERENCE as DATA
 
@@ -55,6 +55,8 @@ def write_report(path, log, module: FlowModule, frames, topology, potential=None
     page.paragraph("nll: mean of -ln p, k_BT; force_rmse and roughness: k_BT/nm.")
     for title, figure in pictures.items():
         page.figure(title, figure)
+    page.heading("The model")
+    page.fragment(model_summary.diagram(FlowModel.from_bytes(module.to_bytes())))
     page.record("Record", data)
     page.write(path)
 
