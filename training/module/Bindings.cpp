@@ -41,6 +41,10 @@ struct DensityDirectionHolder : torch::CustomClassHolder {
         auto result = function(positions, tensors);
         return {result.latent, result.logProb};
     }
+    std::tuple<at::Tensor, at::Tensor> logProbAndGradient(const at::Tensor& positions, const std::vector<at::Tensor>& tensors) {
+        auto result = function.logProbAndGradient(positions, tensors);
+        return {result.first, result.second};
+    }
     std::vector<std::string> tensorNames() {
         return function.getTensorNames();
     }
@@ -70,5 +74,6 @@ TORCH_LIBRARY(openmmflow, library) {
     library.class_<DensityDirectionHolder>("DensityDirection")
             .def(torch::init<std::string>())
             .def("evaluate", &DensityDirectionHolder::evaluate)
+            .def("log_prob_and_gradient", &DensityDirectionHolder::logProbAndGradient)
             .def("tensor_names", &DensityDirectionHolder::tensorNames);
 }

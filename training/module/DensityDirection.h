@@ -3,11 +3,12 @@
 #define OPENMMFLOW_DENSITYDIRECTION_H_
 
 #include "model/Architecture.h"
+#include "module/FlowFunction.h"
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace OpenMMFlow {
@@ -38,36 +39,18 @@ public:
      */
     Result operator()(const at::Tensor& positions, const std::vector<at::Tensor>& tensors) const;
 
+    /**
+     * ln p (N) and its gradient (N, particles, 3), NaN where ln p is -inf: faster than to differentiate the above. Both can be
+     * differentiated once, for force matching.
+     */
+    std::pair<at::Tensor, at::Tensor> logProbAndGradient(const at::Tensor& positions, const std::vector<at::Tensor>& tensors) const;
+
 private:
-    /** A marginal or an entry of the base density, with the positions of its tensors in the list. */
-    struct DistributionPlan {
-        std::string type;
-        at::Tensor coordinates;
-        std::optional<std::size_t> lower, upper, mean, std;
-    };
-    struct DensePlan {
-        std::size_t weight, bias;
-    };
-    struct CouplingPlan {
-        at::Tensor transformed, plain, circular;    // indices; the latter two are those that are conditioned on
-        std::vector<std::int64_t> transformedIsCircle;
-        SmoothMixtureTransformer transformer;
-        std::string activation;
-        std::vector<std::vector<DensePlan>> networks;
-    };
+    void checkArguments(const at::Tensor& positions, const std::vector<at::Tensor>& tensors) const;
 
-    DistributionPlan plan(const CoordinateDistributions& distributions, const std::string& prefix) const;
-    CouplingPlan plan(const CouplingLayer& layer, const std::string& prefix, const std::vector<Domain>& domains) const;
-    std::size_t tensorIndex(const std::string& name) const;
-    at::Tensor applyCoupling(const CouplingPlan& coupling, const std::vector<at::Tensor>& tensors, at::Tensor& y) const;
-
-    std::vector<std::string> tensorNames;
     std::int64_t numParticles;
-    std::vector<std::int64_t> zMatrix;
-    bool frameMeasure;
-    std::vector<DistributionPlan> marginals, bases;
-    std::vector<CouplingPlan> couplings;
-    at::Tensor bounded;     // coordinates whose density ends at the edges of an interval
+    std::vector<std::string> tensorNames;
+    FlowFunctionPointer flow;
 };
 
 } // namespace OpenMMFlow

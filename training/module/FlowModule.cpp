@@ -5,10 +5,7 @@
 #include "model/ModelFile.h"
 
 #include <ATen/Functions.h>
-#include <ATen/TensorOperators.h>
-#include <torch/csrc/autograd/autograd.h>
 
-#include <limits>
 #include <map>
 #include <sstream>
 
@@ -72,13 +69,8 @@ at::Tensor FlowModule::logProb(const at::Tensor& positions) const {
 }
 
 std::pair<at::Tensor, at::Tensor> FlowModule::logProbAndGradient(const at::Tensor& positions, bool createGraph) const {
-    at::AutoGradMode enabled(true);
-    const at::Tensor x = positions.detach().to(at::kDouble).requires_grad_();
-    const at::Tensor logProb = densityDirection(x, tensors()).logProb;
-    at::Tensor gradient = torch::autograd::grad({logProb.sum()}, {x}, {}, createGraph, createGraph)[0];
-    const at::Tensor outside = logProb.detach().isinf().reshape({-1, 1, 1});
-    gradient = gradient.masked_fill(outside, std::numeric_limits<double>::quiet_NaN());
-    return {createGraph ? logProb : logProb.detach(), gradient};
+    at::AutoGradMode graph(createGraph);
+    return densityDirection.logProbAndGradient(positions, tensors());
 }
 
 std::pair<at::Tensor, at::Tensor> FlowModule::toLatent(const at::Tensor& positions) const {

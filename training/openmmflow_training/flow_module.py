@@ -46,11 +46,13 @@ class FlowModule(nn.Module):
         operators.check_model(torch.frombuffer(bytearray(contents or b"\0"), dtype=torch.uint8))
         self.architecture, tensors = model_file.unpack(contents)
         self._compile()
-        for name in self._density_direction.tensor_names():
+        self._places = []    # submodule and name there of each tensor: named_parameters() takes longer than a layer
+        for name in self._tensor_names:
             self._register(name, torch.from_numpy(np.array(tensors[name])))
 
     def _compile(self):
         self._density_direction = operators.DensityDirection(json.dumps(self.architecture))
+        self._tensor_names = self._density_direction.tensor_names()
         self._sampling_direction = SamplingDirection(self.architecture)
 
     def _register(self, name: str, tensor: torch.Tensor):
@@ -61,6 +63,7 @@ class FlowModule(nn.Module):
             if folder not in module._modules:
                 module.add_module(folder, nn.Module())
             module = module._modules[folder]
+        self._places.append((module, leaf))
         if ".networks." in name:
             module.register_parameter(leaf, nn.Parameter(tensor))
         else:
@@ -111,18 +114,14 @@ class FlowModule(nn.Module):
 
         With ``create_graph`` the gradient can itself be differentiated with respect to the weights: force matching.
         """
-        with torch.enable_grad():
-            x = torch.as_tensor(x, dtype=torch.float64)
-            if not x.requires_grad:
-                x = x.detach().requires_grad_()
-            log_prob = self.log_prob(x)
-            gradient, = torch.autograd.grad(log_prob.sum(), x, create_graph=create_graph)
-        gradient = gradient.masked_fill(log_prob.detach().isinf()[:, None, None], math.nan)
-        return (log_prob if create_graph else log_prob.detach()), gradient
+        with torch.set_grad_enabled(create_graph):
+            return self._density_direction.log_prob_and_gradient(*self._arguments(x))
 
     def _evaluate(self, x) -> tuple[torch.Tensor, torch.Tensor]:
-        tensors = self._named_tensors()
-        return self._density_direction.evaluate(torch.as_tensor(x), [tensors[name] for name in self._density_direction.tensor_names()])
+        return self._density_direction.evaluate(*self._arguments(x))
+
+    def _arguments(self, x) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return torch.as_tensor(x), [getattr(module, leaf) for module, leaf in self._places]
 
     def _named_tensors(self) -> dict[str, torch.Tensor]:
         return dict(self.named_parameters()) | dict(self.named_buffers())
@@ -143,7 +142,7 @@ class FlowModule(nn.Module):
     def tensors(self) -> dict[str, np.ndarray]:
         """Copies of the tensors of the model file, by name."""
         state = self.state_dict()
-        return {name: state[name].numpy(force=True).copy() for name in self._density_direction.tensor_names()}
+        return {name: state[name].numpy(force=True).copy() for name in self._tensor_names}
 
     def to_bytes(self) -> bytes:
         """The contents of a model file with the present weights."""

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include "formulas/Formulas.h"
 #include "operators/Operators.h"
 
-#include "formulas/Formulas.h"
 #include "operators/Differentiable.h"
 #include "operators/Lanes.h"
 
@@ -101,9 +101,13 @@ private:
 
 } // namespace
 
+c10::intrusive_ptr<DifferentiableOperator> makeActivation(c10::string_view type) {
+    return c10::make_intrusive<ActivationOperator>(activationFunction(type));
+}
+
 Tensor activation(const Tensor& x, c10::string_view type) {
     TORCH_CHECK(x.device().is_cpu(), "activation runs on the CPU; move the module there");
-    return applyOperator(c10::make_intrusive<ActivationOperator>(activationFunction(type)), {x, Tensor()}).first;
+    return applyOperator(makeActivation(type), {x, Tensor()}).first;
 }
 
 } // namespace OpenMMFlow

@@ -71,11 +71,7 @@ public:
         }
         variable_list gradients = {Tensor(), second.gradientTangents.first, second.gradientTangents.second,
                                    second.outputTangents.first, second.outputTangents.second};
-        if (at::GradMode::is_enabled())
-            for (Tensor& gradient : gradients)
-                if (gradient.defined())
-                    gradient = ThirdOrder::apply(gradient.requires_grad_());
-        return gradients;
+        return refuseThirdOrder(std::move(gradients));
     }
 };
 
@@ -95,6 +91,14 @@ public:
 };
 
 } // namespace
+
+variable_list refuseThirdOrder(variable_list gradients) {
+    if (at::GradMode::is_enabled())
+        for (Tensor& gradient : gradients)
+            if (gradient.defined())
+                gradient = ThirdOrder::apply(gradient.requires_grad_());
+    return gradients;
+}
 
 Pair applyOperator(const OperatorPointer& op, const Pair& inputs) {
     variable_list outputs = Value::apply(op, inputs.first, orPlaceholder(inputs.second));

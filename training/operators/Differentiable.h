@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <vector>
+
 namespace OpenMMFlow {
 
 /**
@@ -35,6 +37,9 @@ public:
 /** Runs an operator so that autograd can differentiate it twice; a third derivative raises. */
 DifferentiableOperator::Pair applyOperator(const c10::intrusive_ptr<DifferentiableOperator>& op,
                                            const DifferentiableOperator::Pair& inputs);
+
+/** What a second derivative returns: gradients whose own backward explains why there is none. */
+std::vector<at::Tensor> refuseThirdOrder(std::vector<at::Tensor> gradients);
 
 } // namespace OpenMMFlow
 

@@ -3,11 +3,10 @@
 #include "operators/Operators.h"
 
 #include "operators/Differentiable.h"
-#include "operators/Dual.h"
 #include "operators/InternalCoordinatesKernel.h"
+#include "operators/Lanes.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -52,35 +51,31 @@ public:
     }
 
     Pair value(const Pair& inputs) const override {
-        const int64_t samples = inputs.first.size(0);
         Pair outputs = emptyOutputs(inputs.first);
+        const int64_t samples = inputs.first.size(0);
         double* coordinates = outputs.first.data_ptr<double>();
         double* logDet = outputs.second.data_ptr<double>();
-        forEachMolecule<double>(samples, [&](InternalCoordinatesKernel<double>& kernel, int64_t sample) {
+        forEachGroup(samples, [&](auto lane, int64_t sample) {
+            using Real = decltype(lane);
+            auto& kernel = workspace<Real>();
             loadPositions(kernel, inputs.first, Tensor(), sample);
             kernel.evaluate();
             for (int64_t i = 0; i < zMatrix.numCoordinates(); i++)
-                coordinates[i*samples+sample] = kernel.coordinates[i];
-            logDet[sample] = kernel.logDet;
+                storeLane(coordinates+i*samples+sample, kernel.coordinates[i]);
+            storeLane(logDet+sample, kernel.logDet);
         });
         return outputs;
     }
 
     Pair gradient(const Pair& inputs, const Pair& cotangents) const override {
-        const int64_t samples = inputs.first.size(0);
         Tensor result = at::empty_like(inputs.first);
-        double* gradient = result.data_ptr<double>();
-        forEachMolecule<double>(samples, [&](InternalCoordinatesKernel<double>& kernel, int64_t sample) {
+        forEachGroup(inputs.first.size(0), [&](auto lane, int64_t sample) {
+            using Real = decltype(lane);
+            auto& kernel = workspace<Real>();
             loadPositions(kernel, inputs.first, Tensor(), sample);
-            loadCotangents(kernel, cotangents, sample, samples);
+            loadCotangents(kernel, cotangents, sample, inputs.first.size(0));
             kernel.evaluate();
-            for (const auto& g : kernel.gradient) {
-                const int64_t atom = &g-kernel.gradient.data();
-                double* out = gradient+3*(sample*zMatrix.numParticles()+atom);
-                out[0] = g.x;
-                out[1] = g.y;
-                out[2] = g.z;
-            }
+            storeGradient<Real>(result, sample, [&](int64_t atom) { return kernel.gradient[atom]; });
         });
         return {result, Tensor()};
     }
@@ -88,22 +83,21 @@ public:
     SecondOrder secondOrder(const Pair& inputs, const Pair& cotangents, const Pair& direction) const override {
         const int64_t samples = inputs.first.size(0);
         SecondOrder result = {{at::empty_like(inputs.first), Tensor()}, emptyOutputs(inputs.first)};
-        double* gradient = result.gradientTangents.first.data_ptr<double>();
         double* coordinates = result.outputTangents.first.data_ptr<double>();
         double* logDet = result.outputTangents.second.data_ptr<double>();
-        forEachMolecule<Dual<double>>(samples, [&](InternalCoordinatesKernel<Dual<double>>& kernel, int64_t sample) {
+        forEachGroup(samples, [&](auto lane, int64_t sample) {
+            using T = decltype(lane);
+            auto& kernel = workspace<Dual<T>>();
             loadPositions(kernel, inputs.first, direction.first, sample);
             loadCotangents(kernel, cotangents, sample, samples);
             kernel.evaluate();
-            for (int64_t atom = 0; atom < zMatrix.numParticles(); atom++) {
-                double* out = gradient+3*(sample*zMatrix.numParticles()+atom);
-                out[0] = kernel.gradient[atom].x.tangent;
-                out[1] = kernel.gradient[atom].y.tangent;
-                out[2] = kernel.gradient[atom].z.tangent;
-            }
+            storeGradient<T>(result.gradientTangents.first, sample, [&](int64_t atom) {
+                const auto& g = kernel.gradient[atom];
+                return typename Formulas<T>::Vector{g.x.tangent, g.y.tangent, g.z.tangent};
+            });
             for (int64_t i = 0; i < zMatrix.numCoordinates(); i++)
-                coordinates[i*samples+sample] = kernel.coordinates[i].tangent;
-            logDet[sample] = kernel.logDet.tangent;
+                storeLane(coordinates+i*samples+sample, kernel.coordinates[i].tangent);
+            storeLane(logDet+sample, kernel.logDet.tangent);
         });
         return result;
     }
@@ -114,37 +108,54 @@ private:
         return {at::empty({zMatrix.numCoordinates(), samples}, positions.options()), at::empty({samples}, positions.options())};
     }
 
-    template <class Real, class Body>
-    void forEachMolecule(int64_t samples, const Body& body) const {
-        at::parallel_for(0, samples, 32, [&](int64_t begin, int64_t end) {
-            InternalCoordinatesKernel<Real> kernel(zMatrix);
-            for (int64_t sample = begin; sample < end; sample++)
-                body(kernel, sample);
+    template <class Body>
+    static void forEachGroup(int64_t samples, const Body& body) {
+        forEachLane<double>(1, samples, [&](auto lane, int64_t, int64_t sample) {
+            body(lane, sample);
         });
     }
 
-    static double real(const double* value, const double*, double) {
-        return *value;
+    /** Room for the coordinates of one group of molecules, kept by each thread. */
+    template <class Real>
+    InternalCoordinatesKernel<Real>& workspace() const {
+        thread_local InternalCoordinatesKernel<Real> kernel;
+        kernel.configure(zMatrix);
+        return kernel;
     }
-    static Dual<double> real(const double* value, const double* tangent, Dual<double>) {
-        return {*value, *tangent};
+
+    int64_t stride() const {
+        return 3*zMatrix.numParticles();
     }
 
     template <class Real>
     void loadPositions(InternalCoordinatesKernel<Real>& kernel, const Tensor& positions, const Tensor& tangents, int64_t sample) const {
-        const int64_t offset = 3*sample*zMatrix.numParticles();
-        const double* x = positions.const_data_ptr<double>()+offset;
-        const double* t = tangents.defined() ? tangents.const_data_ptr<double>()+offset : x;
-        for (int64_t atom = 0; atom < zMatrix.numParticles(); atom++, x += 3, t += 3)
-            kernel.positions[atom] = {real(x, t, Real()), real(x+1, t+1, Real()), real(x+2, t+2, Real())};
+        const double* x = positions.const_data_ptr<double>()+sample*stride();
+        const double* t = tangents.defined() ? tangents.const_data_ptr<double>()+sample*stride() : x;
+        for (auto& position : kernel.positions) {
+            position = {loadStrided<Real>(x, t, stride()), loadStrided<Real>(x+1, t+1, stride()), loadStrided<Real>(x+2, t+2, stride())};
+            x += 3;
+            t += 3;
+        }
     }
 
     template <class Real>
     void loadCotangents(InternalCoordinatesKernel<Real>& kernel, const Pair& cotangents, int64_t sample, int64_t samples) const {
+        using T = typename Tangent<Real>::Plain;
         const double* v = cotangents.first.const_data_ptr<double>();
         for (int64_t i = 0; i < zMatrix.numCoordinates(); i++)
-            kernel.vCoordinates[i] = Real(v[i*samples+sample]);
-        kernel.vLogDet = Real(cotangents.second.const_data_ptr<double>()[sample]);
+            kernel.vCoordinates[i] = constant<Real>(loadLane<T>(v+i*samples+sample));
+        kernel.vLogDet = constant<Real>(loadLane<T>(cotangents.second.const_data_ptr<double>()+sample));
+    }
+
+    template <class T, class Gradient>
+    void storeGradient(Tensor& result, int64_t sample, const Gradient& gradient) const {
+        double* out = result.data_ptr<double>()+sample*stride();
+        for (int64_t atom = 0; atom < zMatrix.numParticles(); atom++, out += 3) {
+            const auto g = gradient(atom);
+            storeStrided<T>(out, stride(), g.x);
+            storeStrided<T>(out+1, stride(), g.y);
+            storeStrided<T>(out+2, stride(), g.z);
+        }
     }
 
     ZMatrix zMatrix;
@@ -152,18 +163,23 @@ private:
 
 } // namespace
 
-std::tuple<Tensor, Tensor> internalCoordinates(const Tensor& positions, at::IntArrayRef zMatrix, bool frame) {
+c10::intrusive_ptr<DifferentiableOperator> makeInternalCoordinates(at::IntArrayRef zMatrix, bool frame) {
     TORCH_CHECK(zMatrix.size()%4 == 0 && zMatrix.size() >= 12, "internal_coordinates: the Z-matrix must have rows of four, got ",
             zMatrix.size(), " numbers");
+    std::vector<ZMatrix::Row> rows;
+    for (size_t row = 0; row < zMatrix.size(); row += 4)
+        rows.push_back({zMatrix[row], zMatrix[row+1], zMatrix[row+2], zMatrix[row+3]});
+    return c10::make_intrusive<InternalCoordinatesOperator>(ZMatrix(rows, frame));
+}
+
+std::tuple<Tensor, Tensor> internalCoordinates(const Tensor& positions, at::IntArrayRef zMatrix, bool frame) {
+    const auto op = makeInternalCoordinates(zMatrix, frame);
     const int64_t numParticles = zMatrix.size()/4;
     TORCH_CHECK(positions.dim() == 3 && positions.size(1) == numParticles && positions.size(2) == 3,
             "internal_coordinates: positions must have shape (N, ", numParticles, ", 3), got ", positions.sizes());
     TORCH_CHECK(positions.scalar_type() == at::kDouble && positions.device().is_cpu(),
             "internal_coordinates: positions must be of type float64 on the CPU, got ", positions.scalar_type());
-    std::vector<ZMatrix::Row> rows;
-    for (int64_t row = 0; row < numParticles; row++)
-        rows.push_back({zMatrix[4*row], zMatrix[4*row+1], zMatrix[4*row+2], zMatrix[4*row+3]});
-    auto result = applyOperator(c10::make_intrusive<InternalCoordinatesOperator>(ZMatrix(rows, frame)), {positions, Tensor()});
+    auto result = applyOperator(op, {positions, Tensor()});
     return {result.first, result.second};
 }
 

@@ -39,29 +39,34 @@ public:
     using Formula = Formulas<Real>;
     using Vector = typename Formula::Vector;
 
-    explicit InternalCoordinatesKernel(const ZMatrix& zMatrix) :
-            positions(zMatrix.numParticles()), gradient(zMatrix.numParticles()), coordinates(zMatrix.numCoordinates()),
-            vCoordinates(zMatrix.numCoordinates(), Real(0)), zMatrix(zMatrix) {
+    /** Keeps its room when it is configured again. The Z-matrix must exist as long as it is evaluated. */
+    void configure(const ZMatrix& newZMatrix) {
+        zMatrix = &newZMatrix;
+        positions.resize(zMatrix->numParticles());
+        gradient.resize(zMatrix->numParticles());
+        coordinates.resize(zMatrix->numCoordinates());
+        vCoordinates.assign(zMatrix->numCoordinates(), Real(0));
+        vLogDet = Real(0);
     }
 
     /** Fills `coordinates` and `logDet` from `positions`, and `gradient` from `vCoordinates` and `vLogDet` as well. */
     void evaluate() {
-        const std::int64_t P = zMatrix.numParticles();
+        const std::int64_t P = zMatrix->numParticles();
         const Real zero(0);
         for (Vector& g : gradient)
             g = {zero, zero, zero};
         logDet = zero;
-        const bool frame = zMatrix.frameMeasure;
-        addBond(zMatrix.second, 0, frame ? 0 : 2);
-        addBond(zMatrix.third, 1, frame ? 1 : 2);
-        addAngle(zMatrix.third, P-1, frame ? 0 : 1);
+        const bool frame = zMatrix->frameMeasure;
+        addBond(zMatrix->second, 0, frame ? 0 : 2);
+        addBond(zMatrix->third, 1, frame ? 1 : 2);
+        addAngle(zMatrix->third, P-1, frame ? 0 : 1);
         logDet = logDet-Real(LOG_PI);
         if (!frame)
             logDet = logDet-Real(LOG_8_PI_SQUARED);
-        for (std::size_t row = 0; row < zMatrix.full.size(); row++) {
-            addBond(zMatrix.full[row], 2+row, 2);
-            addAngle(zMatrix.full[row], P+row, 1);
-            addTorsion(zMatrix.full[row], 2*P-3+row);
+        for (std::size_t row = 0; row < zMatrix->full.size(); row++) {
+            addBond(zMatrix->full[row], 2+row, 2);
+            addAngle(zMatrix->full[row], P+row, 1);
+            addTorsion(zMatrix->full[row], 2*P-3+row);
             logDet = logDet-Real(LOG_PI+LOG_2_PI);
         }
     }
@@ -114,7 +119,7 @@ private:
         add(row[3], v, torsion.dL);
     }
 
-    const ZMatrix& zMatrix;
+    const ZMatrix* zMatrix = nullptr;
 };
 
 } // namespace OpenMMFlow

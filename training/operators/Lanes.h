@@ -67,6 +67,44 @@ Real loadLane(const Scalar* values, const Scalar* tangents, std::int64_t offset)
         return loadLane<T>(values+offset);
 }
 
+/** Real of a value whose tangent, if it has one, is 0. */
+template <class Real>
+Real constant(const typename Tangent<Real>::Plain& value) {
+    using T = typename Tangent<Real>::Plain;
+    if constexpr (Tangent<Real>::exists)
+        return Real(value, (T) 0);
+    else
+        return value;
+}
+
+/** Like loadLane, of samples that are `stride` numbers apart. */
+template <class Real, class Scalar>
+Real loadStrided(const Scalar* values, const Scalar* tangents, std::int64_t stride) {
+    using T = typename Tangent<Real>::Plain;
+    if constexpr (Tangent<Real>::exists)
+        return Real(loadStrided<T>(values, values, stride), loadStrided<T>(tangents, tangents, stride));
+    else if constexpr (std::is_same_v<T, Scalar>)
+        return *values;
+    else {
+        Scalar lanes[T::size];
+        for (std::size_t i = 0; i < T::size; i++)
+            lanes[i] = values[i*stride];
+        return T::load_unaligned(lanes);
+    }
+}
+
+template <class T, class Scalar>
+void storeStrided(Scalar* pointer, std::int64_t stride, const T& value) {
+    if constexpr (std::is_same_v<T, Scalar>)
+        *pointer = value;
+    else {
+        Scalar lanes[T::size];
+        value.store_unaligned(lanes);
+        for (std::size_t i = 0; i < T::size; i++)
+            pointer[i*stride] = lanes[i];
+    }
+}
+
 /**
  * Calls body(T(), row, sample) for every row and every group of samples; T is the SIMD vector of Scalar for full groups and
  * Scalar itself for the remainder.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include "formulas/Formulas.h"
 #include "operators/Operators.h"
 
-#include "formulas/Formulas.h"
 #include "operators/Differentiable.h"
 #include "operators/Lanes.h"
 
@@ -139,11 +139,8 @@ private:
 
 } // namespace
 
-std::tuple<Tensor, Tensor> marginal(const Tensor& x, c10::string_view distribution, const std::optional<Tensor>& lower,
+c10::intrusive_ptr<DifferentiableOperator> makeMarginal(int64_t size, c10::string_view distribution, const std::optional<Tensor>& lower,
         const std::optional<Tensor>& upper, const std::optional<Tensor>& mean, const std::optional<Tensor>& std) {
-    TORCH_CHECK(x.dim() == 2, "marginal: x must have shape (D, N), got ", x.sizes());
-    TORCH_CHECK(x.device().is_cpu(), "marginal runs on the CPU; move the module there");
-    const int64_t size = x.size(0);
     std::vector<MarginalCoordinate> coordinates;
     auto values = [&](const std::optional<Tensor>& tensor, const char* name) {
         return coordinateValues(tensor, name, distribution, size);
@@ -169,7 +166,14 @@ std::tuple<Tensor, Tensor> marginal(const Tensor& x, c10::string_view distributi
     }
     else
         TORCH_CHECK(false, "marginal: unknown distribution \"", distribution, "\"; known are uniform, normal and truncatedNormal");
-    auto result = applyOperator(c10::make_intrusive<MarginalOperator>(std::move(coordinates)), {x, Tensor()});
+    return c10::make_intrusive<MarginalOperator>(std::move(coordinates));
+}
+
+std::tuple<Tensor, Tensor> marginal(const Tensor& x, c10::string_view distribution, const std::optional<Tensor>& lower,
+        const std::optional<Tensor>& upper, const std::optional<Tensor>& mean, const std::optional<Tensor>& std) {
+    TORCH_CHECK(x.dim() == 2, "marginal: x must have shape (D, N), got ", x.sizes());
+    TORCH_CHECK(x.device().is_cpu(), "marginal runs on the CPU; move the module there");
+    auto result = applyOperator(makeMarginal(x.size(0), distribution, lower, upper, mean, std), {x, Tensor()});
     return {result.first, result.second};
 }
 

@@ -2,6 +2,8 @@
 #ifndef OPENMMFLOW_OPERATORS_H_
 #define OPENMMFLOW_OPERATORS_H_
 
+#include "operators/Differentiable.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <tuple>
@@ -9,6 +11,7 @@
 /**
  * The differentiable operators of a flow, all on the CPU. Each has exact first and second derivatives in PyTorch's autograd.
  * N counts samples; coordinates stand in rows, samples in the last dimension. In Python they are torch.ops.openmmflow.*.
+ * The functions that make operators return them as objects, for those who differentiate by themselves (module/Stage.h).
  */
 namespace OpenMMFlow {
 
@@ -21,6 +24,7 @@ namespace OpenMMFlow {
  * @return coordinates (3P-6, N) and ln|det d coordinates/d positions| (N), both double
  */
 std::tuple<at::Tensor, at::Tensor> internalCoordinates(const at::Tensor& positions, at::IntArrayRef zMatrix, bool frame);
+c10::intrusive_ptr<DifferentiableOperator> makeInternalCoordinates(at::IntArrayRef zMatrix, bool frame);
 
 /**
  * The cumulative distribution function of marginals and ln of the density.
@@ -33,6 +37,9 @@ std::tuple<at::Tensor, at::Tensor> internalCoordinates(const at::Tensor& positio
 std::tuple<at::Tensor, at::Tensor> marginal(const at::Tensor& x, c10::string_view distribution,
         const std::optional<at::Tensor>& lower, const std::optional<at::Tensor>& upper, const std::optional<at::Tensor>& mean,
         const std::optional<at::Tensor>& std);
+/** @param size  D */
+c10::intrusive_ptr<DifferentiableOperator> makeMarginal(int64_t size, c10::string_view distribution, const std::optional<at::Tensor>& lower,
+        const std::optional<at::Tensor>& upper, const std::optional<at::Tensor>& mean, const std::optional<at::Tensor>& std);
 
 /**
  * The smooth mixture transformer with its head, in the direction of its closed form or as the inverse of that.
@@ -45,9 +52,12 @@ std::tuple<at::Tensor, at::Tensor> marginal(const at::Tensor& x, c10::string_vie
  */
 std::tuple<at::Tensor, at::Tensor> smoothMixture(const at::Tensor& x, const at::Tensor& raw, at::IntArrayRef circular,
         bool inverse, bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
+c10::intrusive_ptr<DifferentiableOperator> makeSmoothMixture(at::IntArrayRef circular, bool inverse, bool published, int64_t exponent,
+        double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
 
 /** An activation of dense conditioners, elementwise: "silu", "tanh", "sin", "gelu" or "softplus". */
 at::Tensor activation(const at::Tensor& x, c10::string_view type);
+c10::intrusive_ptr<DifferentiableOperator> makeActivation(c10::string_view type);
 
 } // namespace OpenMMFlow
 

@@ -212,6 +212,13 @@ private:
 
 } // namespace
 
+c10::intrusive_ptr<DifferentiableOperator> makeSmoothMixture(at::IntArrayRef circular, bool inverse, bool published, int64_t exponent,
+        double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor) {
+    TORCH_CHECK(exponent == 1 || exponent == 2, "smooth_mixture: exponent must be 1 or 2, got ", exponent);
+    const SmoothMixtureSettings settings = {published, (int) exponent, alphaOffset, alphaRange, logSteepnessBound, minimumFloor};
+    return c10::make_intrusive<SmoothMixtureOperator>(settings, circular.vec(), inverse);
+}
+
 std::tuple<Tensor, Tensor> smoothMixture(const Tensor& x, const Tensor& raw, at::IntArrayRef circular, bool inverse,
         bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor) {
     TORCH_CHECK(x.dim() == 2 && raw.dim() == 4 && raw.size(0) == 5 && raw.size(1) == x.size(0) && raw.size(3) == x.size(1),
@@ -221,9 +228,8 @@ std::tuple<Tensor, Tensor> smoothMixture(const Tensor& x, const Tensor& raw, at:
     TORCH_CHECK(x.device().is_cpu() && raw.device().is_cpu(), "smooth_mixture runs on the CPU; move the module there");
     TORCH_CHECK((int64_t) circular.size() == x.size(0), "smooth_mixture: circular needs one entry for each of the ", x.size(0),
             " coordinates, got ", circular.size());
-    TORCH_CHECK(exponent == 1 || exponent == 2, "smooth_mixture: exponent must be 1 or 2, got ", exponent);
-    const SmoothMixtureSettings settings = {published, (int) exponent, alphaOffset, alphaRange, logSteepnessBound, minimumFloor};
-    auto result = applyOperator(c10::make_intrusive<SmoothMixtureOperator>(settings, circular.vec(), inverse), {x, raw});
+    auto result = applyOperator(makeSmoothMixture(circular, inverse, published, exponent, alphaOffset, alphaRange, logSteepnessBound,
+            minimumFloor), {x, raw});
     return {result.first, result.second};
 }
 
