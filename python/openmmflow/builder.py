@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import model_file
+from . import model_file, transformers
 
 SIGMAS = 9.0            # edges of the support of bonds and angles, in standard deviations
 ANGLE_RANGE = (0.02, 0.98)   # of angles/pi: collinear atoms have no torsion
@@ -34,7 +34,9 @@ class FlowOptions:
     ----------
     width, depth : of the hidden layers of every conditioner.
     activation : of the conditioners.
-    components : of every smooth mixture.
+    transformer : of bonds and angles: "smoothMixture", "rationalQuadraticSpline", "cubicBSpline" or "analytic".
+    circle_transformer : of torsions: one of these or "moebius"; None: the same as of bonds and angles.
+    components : of every smooth mixture; bins, components or steps of the other transformers.
     exponent : of its ramp, 1 or 2.
     alpha_range, minimum_floor : of its head, see docs/model_format.md.
     log_steepness_bound : of its head, for coordinates that are spread over their domain already. Small values keep the flow
@@ -48,6 +50,8 @@ class FlowOptions:
     width: int = 128
     depth: int = 2
     activation: str = "silu"
+    transformer: str = "smoothMixture"
+    circle_transformer: str | None = None
     components: int = 8
     exponent: int = 1
     log_steepness_bound: float = 0.5
@@ -62,6 +66,10 @@ class FlowOptions:
     def __post_init__(self):
         if min(self.width, self.components, self.bond_rounds, self.shape_rounds, self.torsion_rounds) < 1 or self.depth < 0:
             raise ValueError("width, components and rounds of a flow must be at least 1, depth at least 0")
+        for name, kind, known in (("transformer", self.transformer, transformers.OF_INTERVALS),
+                                  ("circle_transformer", self.torsion_transformer, transformers.OF_CIRCLES)):
+            if kind not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {kind!r}")
         if self.head not in ("free", "published"):
             raise ValueError(f'the head of a smooth mixture is "free" or "published", got {self.head!r}')
         if self.exponent not in (1, 2):
@@ -70,6 +78,11 @@ class FlowOptions:
             raise ValueError("log_steepness_bound, first_log_steepness_bound and alpha_range must be positive")
         if not 0 < self.minimum_floor < 1:
             raise ValueError(f"minimum_floor must be between 0 and 1, got {self.minimum_floor}")
+
+    @property
+    def torsion_transformer(self) -> str:
+        """The transformer of torsions."""
+        return self.circle_transformer or self.transformer
 
     @property
     def alpha_offset(self) -> float:
@@ -157,7 +170,7 @@ def build(topology, positions, *, temperature: float, measure: str = "cartesian"
         seen.update(transformed)
 
     architecture = {
-        "format": "openmm-flow", "version": 1, "numParticles": num_particles, "temperature": float(temperature),
+        "format": "openmm-flow", "version": _version(layers), "numParticles": num_particles, "temperature": float(temperature),
         "measure": measure, "bonds": [list(bond) for bond in bonds],
         "constraints": [[int(i), int(j), float(d)] for i, j, d in constraints], "data": data or {}, "layers": layers,
         "base": [{"distribution": "uniform", "coordinates": list(range(3 * num_particles - 6))}],
@@ -421,9 +434,10 @@ def _couplings(z_matrix, num_particles: int, options: FlowOptions, constant: set
         halves = (group[0::2], group[1::2])
         for turn in range(rounds):
             transformed, given = halves[turn % 2], halves[1 - turn % 2]
-            # Torsions that are met for the first time need steep components, which the angles beside them must not have.
+            # Torsions that are met for the first time need steep components, which the angles beside them must not have; and a
+            # coupling has one transformer.
             parts = [transformed]
-            if turn < 2:
+            if turn < 2 or options.transformer != options.torsion_transformer:
                 angles = [c for c in transformed if c < num_bonds + num_angles]
                 parts = [angles, [c for c in transformed if c not in angles]]
             for part in parts:
@@ -439,7 +453,24 @@ def _third(z_matrix) -> int:
 
 
 def _coupling(transformed, conditioned_on, options: FlowOptions, *, num_circular_from, samples, fitted):
-    """The coupling's description and the biases of its last layer, (5, D, K)."""
+    """The coupling's description and the biases of its last layer."""
+    hidden = [options.width] * options.depth if conditioned_on else []
+    on_circles = [c >= num_circular_from for c in transformed]
+    kind = options.torsion_transformer if all(on_circles) else options.transformer
+    if kind == "smoothMixture":
+        transformer, biases = _mixture(transformed, options, num_circular_from=num_circular_from, samples=samples, fitted=fitted)
+    else:
+        transformer = transformers.describe(kind, options.components)
+        columns = [samples[:, c] if circle and c not in fitted else None for c, circle in zip(transformed, on_circles)]
+        biases = transformers.initial_raw(transformer, on_circles, columns)
+    networks = 3 if kind == "smoothMixture" and options.head == "published" else 1
+    layer = {"type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on, "transformer": transformer,
+             "conditioner": {"activation": options.activation, "networks": [hidden] * networks}}
+    return layer, biases
+
+
+def _mixture(transformed, options: FlowOptions, *, num_circular_from, samples, fitted):
+    """A smooth mixture, and the biases (5, D, K) with which it spreads circular coordinates over their domain."""
     K = options.components
     first = any(c >= num_circular_from and c not in fitted for c in transformed)
     bound = options.first_log_steepness_bound if first else options.log_steepness_bound
@@ -452,16 +483,16 @@ def _coupling(transformed, conditioned_on, options: FlowOptions, *, num_circular
                 biases[3, row] = _logit(min(0.05 / bound, 0.5))
             else:
                 biases[1:4, row] = _fit_circle(samples[:, coordinate], options, bound)
-    hidden = [options.width] * options.depth if conditioned_on else []
-    layer = {
-        "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
-        "transformer": {
-            "type": "smoothMixture", "head": options.head, "closedForm": "density", "components": K, "exponent": options.exponent,
-            "alphaOffset": float(options.alpha_offset), "alphaRange": options.alpha_range,
-            "logSteepnessBound": bound, "minimumFloor": options.minimum_floor},
-        "conditioner": {"activation": options.activation, "networks": [hidden] * (1 if options.head == "free" else 3)},
-    }
-    return layer, biases
+    transformer = {
+        "type": "smoothMixture", "head": options.head, "closedForm": "density", "components": K, "exponent": options.exponent,
+        "alphaOffset": float(options.alpha_offset), "alphaRange": options.alpha_range,
+        "logSteepnessBound": bound, "minimumFloor": options.minimum_floor}
+    return transformer, biases
+
+
+def _version(layers) -> int:
+    """The lowest version of the model format that has these layers."""
+    return 1 if all(layer["type"] != "coupling" or layer["transformer"]["type"] == "smoothMixture" for layer in layers) else 2
 
 
 def _fit_circle(samples, options: FlowOptions, bound: float) -> np.ndarray:

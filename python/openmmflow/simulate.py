@@ -36,9 +36,13 @@ class Molecule:
 
 
 def read_pdb(path) -> app.PDBFile:
-    """Read a PDB file. Raises SimulationError when that fails."""
+    """Read a PDB file. Raises SimulationError when that fails, or when there are no atoms in it."""
     try:
+        if not any(line.startswith(("ATOM", "HETATM")) for line in Path(path).read_text(errors="replace").splitlines()):
+            raise SimulationError(f"{path} is no PDB file: it has no ATOM or HETATM records")
         return app.PDBFile(str(path))
+    except SimulationError:
+        raise
     except FileNotFoundError:
         raise SimulationError(f"there is no file {path}") from None
     except Exception as error:

@@ -69,6 +69,8 @@ TORCH_LIBRARY(openmmflow, library) {
     library.def("smooth_mixture(Tensor x, Tensor raw, int[] circular, bool inverse, bool published, int exponent, "
             "float alpha_offset, float alpha_range, float log_steepness_bound, float minimum_floor) "
             "-> (Tensor y, Tensor log_density)", &smoothMixture);
+    library.def("transformer(Tensor x, Tensor raw, str type, int[] circular, bool inverse, int size, float[] settings) "
+            "-> (Tensor y, Tensor log_density)", &transformer);
     library.def("activation(Tensor x, str type) -> Tensor", &activation);
     library.def("check_model(Tensor contents) -> ()", &checkModel);
     library.class_<DensityDirectionHolder>("DensityDirection")

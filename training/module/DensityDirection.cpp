@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 namespace OpenMMFlow {
@@ -118,13 +119,24 @@ private:
         std::vector<int64_t> transformedIsCircle;
         for (int coordinate : layer.transformed)
             transformedIsCircle.push_back(domains[coordinate] == Domain::Circle);
-        const SmoothMixtureTransformer& t = layer.transformer;
-        auto transformer = makeSmoothMixture(transformedIsCircle, t.closedForm == Direction::Sampling, t.head == MixtureHead::Published,
-                t.exponent, t.alphaOffset, t.alphaRange, t.logSteepnessBound, t.minimumFloor);
+        c10::intrusive_ptr<DifferentiableOperator> transformer;
+        std::vector<int64_t> rawShape;
+        if (auto* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer)) {
+            transformer = makeSmoothMixture(transformedIsCircle, mixture->components, mixture->closedForm == Direction::Sampling,
+                    mixture->head == MixtureHead::Published, mixture->exponent, mixture->alphaOffset, mixture->alphaRange,
+                    mixture->logSteepnessBound, mixture->minimumFloor);
+            rawShape = {5, (int64_t) layer.transformed.size(), mixture->components, -1};
+        }
+        else {
+            const FormulaTransformer& formula = std::get<FormulaTransformer>(layer.transformer);
+            transformer = makeTransformer(formula.descriptor->name, transformedIsCircle, formula.closedForm == Direction::Sampling, formula.size,
+                    formula.settings);
+            const std::vector<int> lengths = rawBlockLengths(layer, domains);
+            rawShape = {std::accumulate(lengths.begin(), lengths.end(), (int64_t) 0), -1};
+        }
         stages.push_back(std::make_unique<CouplingStage>(
                 DenseConditioner(std::move(plain), std::move(circular), makeActivation(name(layer.conditioner.activation)), std::move(networks)),
-                std::move(transformer), std::vector<int64_t>{5, (int64_t) layer.transformed.size(), t.components, -1},
-                indexTensor(layer.transformed)));
+                std::move(transformer), std::move(rawShape), indexTensor(layer.transformed)));
     }
 
     const Architecture& architecture;

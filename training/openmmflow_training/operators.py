@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The C++ library: operators with exact first and second derivatives, and the density direction made of them.
 
-``internal_coordinates``, ``marginal``, ``smooth_mixture`` and ``activation`` are documented in operators/Operators.h. Coordinates
+``internal_coordinates``, ``marginal``, ``smooth_mixture``, ``transformer`` and ``activation`` are documented in operators/Operators.h. Coordinates
 stand in rows and samples in the last dimension.
 """
 from __future__ import annotations
@@ -19,6 +19,7 @@ torch.ops.load_library(str(_library))
 internal_coordinates = torch.ops.openmmflow.internal_coordinates
 marginal = torch.ops.openmmflow.marginal
 smooth_mixture = torch.ops.openmmflow.smooth_mixture
+transformer = torch.ops.openmmflow.transformer
 activation = torch.ops.openmmflow.activation
 check_model = torch.ops.openmmflow.check_model
 DensityDirection = torch.classes.openmmflow.DensityDirection

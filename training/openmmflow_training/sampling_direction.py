@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from openmmflow import transformers
 
 from . import operators
 
@@ -99,11 +100,7 @@ class _Coupling:
                          for n, widths in enumerate(layer["conditioner"]["networks"])]
         self.weight_name = f"{self.networks[0][0]}.weight"
         self.activation = layer["conditioner"]["activation"]
-        transformer = layer["transformer"]
-        self.shape = (5, len(layer["transformed"]), transformer["components"], -1)
-        self.settings = ([int(c) for c in circular[self.transformed]], transformer["closedForm"] == "density",
-                         transformer["head"] == "published", transformer["exponent"], transformer["alphaOffset"],
-                         transformer["alphaRange"], transformer["logSteepnessBound"], transformer["minimumFloor"])
+        self.transformer = _transformer(layer["transformer"], [int(c) for c in circular[self.transformed]])
 
     def __call__(self, y, tensors):
         angles = 2 * math.pi * y[self.turns]
@@ -116,8 +113,20 @@ class _Coupling:
                     h = operators.activation(h, self.activation)
                 h = torch.addmm(tensors[f"{name}.bias"].unsqueeze(1), tensors[f"{name}.weight"], h)
             outputs.append(h)
-        value, log_slope = operators.smooth_mixture(y[self.transformed].contiguous(), torch.cat(outputs).reshape(self.shape), *self.settings)
+        value, log_slope = self.transformer(y[self.transformed].contiguous(), torch.cat(outputs))
         return y.index_copy(0, self.transformed, value), log_slope
+
+
+def _transformer(transformer: dict, circular: list[int]):
+    """The operator of a coupling in sampling direction: a function of x (D, N) and all outputs of the networks, (R, N)."""
+    inverse = transformer["closedForm"] == "density"
+    if transformer["type"] == "smoothMixture":
+        shape = (5, len(circular), transformer["components"], -1)
+        settings = (transformer["head"] == "published", transformer["exponent"], transformer["alphaOffset"], transformer["alphaRange"],
+                    transformer["logSteepnessBound"], transformer["minimumFloor"])
+        return lambda x, raw: operators.smooth_mixture(x, raw.reshape(shape), circular, inverse, *settings)
+    size, settings = transformers.size_and_settings(transformer)
+    return lambda x, raw: operators.transformer(x, raw, transformer["type"], circular, inverse, size, settings)
 
 
 class Placement:

@@ -52,8 +52,26 @@ c10::intrusive_ptr<DifferentiableOperator> makeMarginal(int64_t size, c10::strin
  */
 std::tuple<at::Tensor, at::Tensor> smoothMixture(const at::Tensor& x, const at::Tensor& raw, at::IntArrayRef circular,
         bool inverse, bool published, int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
-c10::intrusive_ptr<DifferentiableOperator> makeSmoothMixture(at::IntArrayRef circular, bool inverse, bool published, int64_t exponent,
-        double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
+/** @param components  K */
+c10::intrusive_ptr<DifferentiableOperator> makeSmoothMixture(at::IntArrayRef circular, int64_t components, bool inverse, bool published,
+        int64_t exponent, double alphaOffset, double alphaRange, double logSteepnessBound, double minimumFloor);
+
+/**
+ * A transformer of flow/formulas/Transformers.h with its head.
+ *
+ * @param x         (D, N)
+ * @param raw       (R, N), the raw parameters in the order of the file: docs/model_format.md, "Transformers"
+ * @param type      as in model files: "rationalQuadraticSpline", "cubicBSpline", "affine", "moebius" or "analytic"
+ * @param circular  (D), nonzero for coordinates on the circle
+ * @param inverse   return the x of F(x) = y for an input y, and ln|dx/dy|
+ * @param size      bins, components or steps
+ * @param settings  in the order of its descriptor, flow/model/TransformerDescriptor.cpp
+ * @return y and ln|dy/dx|, (D, N) each
+ */
+std::tuple<at::Tensor, at::Tensor> transformer(const at::Tensor& x, const at::Tensor& raw, c10::string_view type, at::IntArrayRef circular,
+        bool inverse, int64_t size, at::ArrayRef<double> settings);
+c10::intrusive_ptr<DifferentiableOperator> makeTransformer(c10::string_view type, at::IntArrayRef circular, bool inverse, int64_t size,
+        at::ArrayRef<double> settings);
 
 /** An activation of dense conditioners, elementwise: "silu", "tanh", "sin", "gelu" or "softplus". */
 at::Tensor activation(const at::Tensor& x, c10::string_view type);

@@ -53,6 +53,12 @@ public:
         }
     }
 
+    /** There is no closed form. */
+    template <class Raw>
+    Real inverse(Real target, const Raw&, bool) const {
+        return target;
+    }
+
     /** After evaluate: d2y/dx2. */
     Real curvature() const {
         Real sum = (Real) 0;
