@@ -14,13 +14,15 @@ a run is repeatable on a machine that does other things as well. Then, for each:
   - microseconds a step of Langevin dynamics on the CPU platform, one thread.
 
 Each part is written when it is done, so that an interrupted command goes on when it is given again. Writes DIR/transformers.json, and with
---docs the table, figures and plots in the folder transformers/ there.
+--docs the table of transformers.md there, between its marks, and figures and plots in the folder transformers/.
 """
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +53,8 @@ FORCE_FIELD = "force field"
 STEP_SIZES = (0.5, 1.0, 2.0)    # fs
 TEMPERATURE = 300.0
 HELD_OUT = 0.1                  # of each data set, at its end: TrainingConfig.test
-MEASURED_STEPS = 6
+MEASURED_STEPS = 12
+MARK = re.compile(r"(<!-- figures: comparison -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main():
@@ -74,10 +77,11 @@ def main():
         "parameters", "seconds", "batch", "starts", "picoseconds", "samples")})
     frames = read_frames(arguments.data).held_out(HELD_OUT)
     starts = starting_points(frames, arguments.starts)
+    results.part("all", "shapes", lambda: shapes(arguments))
     results.part(FORCE_FIELD, "conservation", lambda: conservation(systems.force_field_system(), starts, arguments))
     for name in arguments.only:
         path = arguments.output / f"{name.replace(', ', '-').replace(' ', '-').replace('ö', 'oe')}.safetensors"
-        results.part(name, "training", lambda: training(name, path, arguments))
+        results.part(name, "training", lambda: training(name, path, results.values["all"]["shapes"][name], arguments))
         results.part(name, "conservation", lambda: conservation(systems.flow_system(path), starts, arguments))
         results.part(name, "samples", lambda: effective_samples(path, arguments.samples))
         print(row(name, results.values), flush=True)
@@ -105,38 +109,38 @@ class Results:
             atomic.write_json(self.path, {"settings": self.settings, "results": self.values})
 
 
-def training(name: str, path: Path, arguments) -> dict:
-    topology = dataset.alanine_dipeptide().topology
+def shapes(arguments) -> dict:
+    """Of each flow the width and the processor seconds of a step of force matching, medians of steps in turns: all see the same machine."""
     frames = read_frames(arguments.data)
-    positions = np.concatenate([p[:int(len(p) * (1 - HELD_OUT)):max(1, len(p) // 2000)] for p in frames.positions])
-    flow = of_size(CONTESTANTS[name], arguments.parameters, topology, positions)
-    per_step = seconds_per_step(flow, topology, frames, positions, arguments.batch)
-    steps = max(20, round(arguments.seconds / per_step))
-    config = TrainingConfig(steps=steps, batch=arguments.batch, flow=flow, threads=1, report=False, force_start=0.05, seed=1,
-                            validate_steps=max(10, steps // 10), test=HELD_OUT)
-    train(topology, arguments.data, path, config, progress=not arguments.quiet)
+    topology, positions = dataset.alanine_dipeptide().topology, frames.positions[0][:400]
+    kT = dataset.MOLAR_GAS_CONSTANT * TEMPERATURE
+    some = Frames(torch.from_numpy(positions[:arguments.batch]).double(), torch.from_numpy(frames.forces[0][:arguments.batch]).double() / kT)
+    flows = {name: of_size(options, arguments.parameters, topology, positions) for name, options in CONTESTANTS.items()}
+    modules = {name: FlowModule(builder.build(topology, positions, temperature=TEMPERATURE, options=flow)) for name, flow in flows.items()}
+    optimizers = {name: torch.optim.Adam(module.parameters(), lr=0.0, fused=True) for name, module in modules.items()}
+    seconds = {name: [] for name in modules}
+    for _ in range(MEASURED_STEPS):
+        for name, module in modules.items():
+            start = time.process_time()
+            likelihood, force = likelihood_and_force_loss(module, some, create_graph=True)
+            optimizers[name].zero_grad()
+            (likelihood + 1e-3 * force).backward()
+            optimizers[name].step()
+            seconds[name].append(time.process_time() - start)
+    return {name: {"width": flows[name].width, "seconds": float(np.median(taken[1:]))} for name, taken in seconds.items()}
+
+
+def training(name: str, path: Path, shape: dict, arguments) -> dict:
+    steps = max(20, round(arguments.seconds / shape["seconds"]))
+    config = TrainingConfig(steps=steps, batch=arguments.batch, flow=replace(CONTESTANTS[name], width=shape["width"]), threads=1, report=False,
+                            force_start=0.05, seed=1, validate_steps=max(10, steps // 8), validation=0.01, test=HELD_OUT)
+    train(dataset.alanine_dipeptide().topology, arguments.data, path, config, progress=not arguments.quiet)
     architecture, tensors = model_file.read(path)
     records = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
-    return {"model": path.name, "parameters": builder.num_weights(tensors), "width": flow.width, "steps": steps,
-            "millisecondsPerStep": 1000 * per_step, **architecture["data"]["test"],
-            "curve": [(r["step"] * per_step, r["validation"]["nll"], r["validation"]["force_rmse"]) for r in records if "validation" in r]}
-
-
-def seconds_per_step(flow: builder.FlowOptions, topology, frames, positions, batch: int) -> float:
-    """Processor seconds of a step of force matching: the median of some."""
-    module = FlowModule(builder.build(topology, positions, temperature=TEMPERATURE, options=flow)).float()
-    kT = dataset.MOLAR_GAS_CONSTANT * TEMPERATURE
-    some = Frames(torch.from_numpy(frames.positions[0][:batch]).double(), torch.from_numpy(frames.forces[0][:batch]).double() / kT)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.0, fused=True)
-    seconds = []
-    for _ in range(MEASURED_STEPS):
-        start = time.process_time()
-        likelihood, force = likelihood_and_force_loss(module, some, create_graph=True)
-        optimizer.zero_grad()
-        (likelihood + 1e-3 * force).backward()
-        optimizer.step()
-        seconds.append(time.process_time() - start)
-    return float(np.median(seconds[1:]))
+    return {"model": path.name, "parameters": builder.num_weights(tensors), "width": shape["width"], "steps": steps,
+            "millisecondsPerStep": 1000 * shape["seconds"], **architecture["data"]["test"],
+            "curve": [(r["step"] * shape["seconds"], r["validation"]["nll"], r["validation"]["force_rmse"])
+                      for r in records if "validation" in r]}
 
 
 def starting_points(frames, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -217,12 +221,13 @@ def table(results: dict) -> list[str]:
 
 
 def write_page(docs: Path, results: dict, settings: dict):
-    """Table, figures and plots, for docs/transformers.md to show."""
+    """Table, figures and plots of docs/transformers.md."""
     folder = docs / "transformers"
     folder.mkdir(exist_ok=True)
-    lines = [f"{settings['seconds']:g} s of processor time each, batches of {settings['batch']}, about {settings['parameters']:,} parameters; "
-             f"{settings['starts']} starts of {settings['picoseconds']:g} ps, {settings['samples']:,} samples.", "", *table(results), ""]
-    (folder / "table.md").write_text("\n".join(lines))
+    lines = [f"{settings['seconds']:g} s of processor time each, batches of {settings['batch']}; {settings['starts']} starts of "
+             f"{settings['picoseconds']:g} ps for each fluctuation, {settings['samples']:,} samples.", "", *table(results), ""]
+    page = docs / "transformers.md"
+    atomic.write_bytes(page, MARK.sub(lambda match: match[1] + "\n".join(lines) + match[2], page.read_text()).encode())
     atomic.write_json(folder / "transformers.json", {"settings": settings, "results": results})
     plot_training(results).savefig(folder / "training.png", dpi=110)
     plot_conservation(results).savefig(folder / "conservation.png", dpi=110)

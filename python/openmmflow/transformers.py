@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The transformers of couplings as :mod:`openmmflow.builder` and the trainer know them: settings, numbers of raw parameters.
+"""Those transformers of couplings that :mod:`openmmflow.builder` makes flows of: usual settings, raw parameters, and where they begin.
 
-docs/model_format.md, "Transformers", defines them. flow/model/TransformerDescriptor.cpp is the same list in C++, with what the engine needs.
+docs/model_format.md, "Transformers", defines them; engine and training know them from flow/model/TransformerDescriptor.cpp.
 """
 from __future__ import annotations
 

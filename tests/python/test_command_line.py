@@ -166,6 +166,13 @@ def test_simulate_stops_at_a_signal_and_goes_on(model, tmp_path):
 
 # --- dataset -----------------------------------------------------------------------------------------------------------------
 
+def test_dataset_wants_a_pdb_file(tmp_path, capsys):
+    path = tmp_path / "README.md"
+    path.write_text("# No structure\n")
+    assert main(["dataset", str(path), "-o", str(tmp_path / "data.h5")]) == 1
+    assert "README.md is no PDB file: it has no ATOM or HETATM records" in capsys.readouterr().err
+
+
 def test_dataset_makes_and_continues_a_file(tmp_path, monkeypatch, capsys):
     import h5py
 

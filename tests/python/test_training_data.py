@@ -85,6 +85,11 @@ def test_forces_from_npz(trajectory, frames, harmonic_molecule, tmp_path):
         read_data([tmp_path / "run.dcd"], topology, temperature=300.0)
     with pytest.raises(ValueError, match="at which temperature"):
         read_data([tmp_path / "run.dcd"], topology)
+    (tmp_path / "README.md").write_text("No trajectory.")
+    with pytest.raises(ValueError, match="README.md is neither a data set of openmmflow nor a trajectory: MDTraj reads .*.dcd"):
+        read_data([tmp_path / "README.md"], topology)
+    with pytest.raises(ValueError, match="there is no file .*missing.dcd"):
+        read_data([tmp_path / "missing.dcd"], topology)
 
 
 # --- bad frames ----------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include "model/ArchitectureTensors.h"
 #include "model/ArchitectureValidation.h"
 #include "model/FlowModel.h"
+#include "model/TransformerDescriptor.h"
 #include "module/DensityDirection.h"
 #include "operators/Operators.h"
 
@@ -51,6 +52,18 @@ struct DensityDirectionHolder : torch::CustomClassHolder {
     DensityDirection function;
 };
 
+/** The key of a transformer's size in the architecture, "" if it has none, and those of its settings, in their order. */
+std::vector<std::string> transformerKeys(c10::string_view type) {
+    for (const TransformerDescriptor& descriptor : transformerDescriptors())
+        if (descriptor.name == type) {
+            std::vector<std::string> keys = {descriptor.sizeName == nullptr ? "" : descriptor.sizeName};
+            for (const TransformerDescriptor::Setting& setting : descriptor.settings)
+                keys.push_back(setting.name);
+            return keys;
+        }
+    TORCH_CHECK_VALUE(false, "there is no transformer \"", type, "\"");
+}
+
 void checkModel(const at::Tensor& contents) {
     TORCH_CHECK_VALUE(contents.scalar_type() == at::kByte && contents.dim() == 1, "check_model expects the bytes of a model file as a uint8 tensor");
     const at::Tensor bytes = contents.contiguous();
@@ -72,6 +85,7 @@ TORCH_LIBRARY(openmmflow, library) {
     library.def("transformer(Tensor x, Tensor raw, str type, int[] circular, bool inverse, int size, float[] settings) "
             "-> (Tensor y, Tensor log_density)", &transformer);
     library.def("activation(Tensor x, str type) -> Tensor", &activation);
+    library.def("transformer_keys(str type) -> str[]", &transformerKeys);
     library.def("check_model(Tensor contents) -> ()", &checkModel);
     library.class_<DensityDirectionHolder>("DensityDirection")
             .def(torch::init<std::string>())

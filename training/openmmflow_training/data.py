@@ -164,7 +164,8 @@ def _read_trajectory(path: Path, topology, system, forces_path, temperature):
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if not path.name.endswith(tuple(mdtraj.FormatRegistry.loaders)):
-        raise ValueError(f"{path} is neither a data set of openmmflow nor a trajectory: MDTraj reads {', '.join(sorted(mdtraj.FormatRegistry.loaders))} ")
+        raise ValueError(f"{path} is neither a data set of openmmflow nor a trajectory: MDTraj reads "
+                         f"{', '.join(sorted(mdtraj.FormatRegistry.loaders))}")
     if temperature is None:
         raise ValueError(f"{path} does not say at which temperature it was simulated; give it (temperature, in K)")
     if path.suffix in ROUNDED:

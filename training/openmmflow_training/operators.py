@@ -21,5 +21,6 @@ marginal = torch.ops.openmmflow.marginal
 smooth_mixture = torch.ops.openmmflow.smooth_mixture
 transformer = torch.ops.openmmflow.transformer
 activation = torch.ops.openmmflow.activation
+transformer_keys = torch.ops.openmmflow.transformer_keys
 check_model = torch.ops.openmmflow.check_model
 DensityDirection = torch.classes.openmmflow.DensityDirection

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from openmmflow import transformers
 
 from . import operators
 
@@ -125,7 +124,8 @@ def _transformer(transformer: dict, circular: list[int]):
         settings = (transformer["head"] == "published", transformer["exponent"], transformer["alphaOffset"], transformer["alphaRange"],
                     transformer["logSteepnessBound"], transformer["minimumFloor"])
         return lambda x, raw: operators.smooth_mixture(x, raw.reshape(shape), circular, inverse, *settings)
-    size, settings = transformers.size_and_settings(transformer)
+    size_key, *keys = operators.transformer_keys(transformer["type"])
+    size, settings = transformer.get(size_key, 1), [float(transformer[key]) for key in keys]
     return lambda x, raw: operators.transformer(x, raw, transformer["type"], circular, inverse, size, settings)
 
 

@@ -228,12 +228,12 @@ class Trainer:
         result |= {name: values[key] ** 0.5 for name, key in (("force_rmse", "force"), ("roughness", "roughness")) if key in values}
         if "reverse" in values:
             result["reverse_kl"] = values["reverse"]
-        norm = torch.sqrt(sum(g.square().sum() for g in gradients)).item()
+        norm = torch.nn.utils.get_total_norm(gradients).item()
         result["gradient_norm"] = norm
         if math.isfinite(norm) and norm > 0:
             scale = self._clip_factor(norm)
-            for parameter, gradient in zip(self.parameters, gradients):
-                parameter.grad = gradient * scale
+            for parameter, gradient in zip(self.parameters, torch._foreach_mul(gradients, scale)):
+                parameter.grad = gradient
             self.optimizer.step()
             self._update_average()
         self.step += 1
