@@ -204,14 +204,20 @@ def row(name: str, results: dict) -> str:
     cells = [name]
     cells += [f"{trained['parameters']:,}", f"{trained['steps']:,}", f"{trained['nll']:.2f}", f"{trained['force_rmse']:.1f}"] if trained else [""] * 4
     if "conservation" in own:
-        cells += ["explodes" if f is None else f"{f:.2g}" for f in own["conservation"]["fluctuations"]]
-        cells.append(f"{own['conservation']['exponent']:.2f} ± {own['conservation']['exponentError']:.2f}" if "exponent" in own["conservation"] else "")
+        fluctuations = own["conservation"]["fluctuations"]
+        cells += [f"{f:.2g}" if is_conserved(f) else "explodes" for f in fluctuations]
+        cells.append(f"{own['conservation']['exponent']:.2f} ± {own['conservation']['exponentError']:.2f}" if all(map(is_conserved, fluctuations)) else "")
     else:
         cells += [""] * 4
     cells.append(f"{100 * own['samples']['fraction']:.2g}" if "samples" in own else "")
     time_of_step = results.get("all", {}).get("speed", {}).get(name)
     cells.append(f"{time_of_step:.0f}" if time_of_step else "")
     return "| " + " | ".join(cells) + " |"
+
+
+def is_conserved(fluctuation: float | None) -> bool:
+    """Whether a run has kept its energy at all: to within k_BT per degree of freedom."""
+    return fluctuation is not None and fluctuation < dataset.MOLAR_GAS_CONSTANT * TEMPERATURE
 
 
 def table(results: dict) -> list[str]:
@@ -252,7 +258,7 @@ def plot_conservation(results: dict) -> Figure:
     for name in (*CONTESTANTS, FORCE_FIELD):
         if "conservation" in results.get(name, {}):
             values = results[name]["conservation"]["fluctuations"]
-            panel.plot(STEP_SIZES, np.array(values, dtype=float), "ko--" if name == FORCE_FIELD else "o-", label=name)
+            panel.plot(STEP_SIZES, [f if is_conserved(f) else np.nan for f in values], "ko--" if name == FORCE_FIELD else "o-", label=name)
     reference = results.get(FORCE_FIELD, {}).get("conservation", {}).get("fluctuations")
     if reference:
         panel.plot(STEP_SIZES, reference[0] * (np.array(STEP_SIZES) / STEP_SIZES[0])**2, color="0.7", label="~ Δt²")
