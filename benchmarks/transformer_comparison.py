@@ -34,6 +34,7 @@ from openmm import unit
 from openmmflow import FlowModel, analysis, atomic, builder, dataset, model_file, reweighting
 from openmmflow.benchmark import systems, timing
 from openmmflow.certify.frames import read_frames
+from openmmflow.processor import one_core
 from openmmflow.sampling import PotentialEnergy
 from openmmflow.stored_run import maxwell_velocities
 from openmmflow_training import FlowModule, TrainingConfig, train
@@ -189,7 +190,7 @@ def effective_samples(path: Path, count: int) -> dict:
 
 def speed(models: dict[str, str], arguments, starts) -> dict:
     """Processor microseconds of a step of Langevin dynamics, all in turns."""
-    with timing.one_core():
+    with one_core():
         contexts = {name: systems.context(systems.flow_system(arguments.output / path), "CPU", starts[0][0], threads=1)
                     for name, path in models.items()}
         steps = 50

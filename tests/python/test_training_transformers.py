@@ -82,16 +82,16 @@ def test_inverse(kind, domain, dtype, tolerance):
 
 @pytest.mark.parametrize("inverse", [False, True])
 def test_rational_quadratic_splines_are_those_of_nflows(inverse):
-    """nflows with enable_identity_init, on [0,1] with free slopes at both ends."""
+    """nflows on [0,1] with free slopes at both ends; its softplus has the sharpness 1."""
     splines = pytest.importorskip("nflows.transforms.splines.rational_quadratic")
     samples, coordinates, bins = 60, 3, 8
     x = torch.rand(coordinates, samples, dtype=torch.float64)
     blocks = [torch.randn(coordinates, rows, samples, dtype=torch.float64) for rows in (bins, bins, bins + 1)]
     w, h, s = blocks
     raw = torch.cat([w.flatten(0, 1), h.flatten(0, 1), s[:, :-1].flatten(0, 1), s[:, -1]])
-    value, log_slope = function("rationalQuadraticSpline", "interval", inverse, coordinates, bins)(x, raw)
+    value, log_slope = operators.transformer(x, raw, "rationalQuadraticSpline", [0] * coordinates, inverse, bins, [1e-3, 1e-3, 1e-3, 1.0])
     expected, expected_slope = splines.rational_quadratic_spline(
-        x, *(block.transpose(1, 2) for block in blocks), inverse=inverse, enable_identity_init=True)
+        x, *(block.transpose(1, 2) for block in blocks), inverse=inverse)
     print(f"largest difference from nflows: {(value - expected).abs().max():.1e}, ln F' {(log_slope - expected_slope).abs().max():.1e}")
     # Its formulas subtract edges of bins from each other, and its search adds 1e-6 to the last edge.
     assert torch.allclose(value, expected, rtol=0, atol=1e-11)
@@ -123,6 +123,9 @@ def test_module_is_the_model(kind, closed_form, seed):
     np.testing.assert_allclose(back_log_prob.detach(), expected, rtol=0, atol=1e-7)
     assert circular_distance(again.detach(), latent.detach()).max() < 1e-7
 
+    if closed_form == "sampling":
+        return    # the reference's roots have first derivatives alone; test_derivatives has the second ones
+
     # The loss of force matching, differentiated by other code.
     parameters = dict(module.named_parameters())
     own = torch.autograd.grad(log_prob.sum() + 1e-3 * gradient.square().sum(), list(parameters.values()))
@@ -133,8 +136,8 @@ def test_module_is_the_model(kind, closed_form, seed):
     other_log_prob = reference.log_prob(x)
     other_gradient, = torch.autograd.grad(other_log_prob.sum(), x, create_graph=True)
     other = torch.autograd.grad(other_log_prob.sum() + 1e-3 * other_gradient.square().sum(), list(weights.values()))
-    scale = max(b.abs().max() for b in other)
-    assert max((a - b).abs().max() for a, b in zip(own, other)) < 1e-7 * scale
+    scale = max(b.abs().max() for b in other if b.numel())
+    assert max((a - b).abs().max() for a, b in zip(own, other) if b.numel()) < 1e-7 * scale
 
 
 def circular_distance(a, b):
