@@ -4,7 +4,7 @@ import numpy as np
 import openmm
 import pytest
 from openmm import unit
-from random_architecture import CLOSED_FORMS, HEADS, RandomArchitecture
+from random_architecture import CLOSED_FORMS, HEADS, TRANSFORMERS, RandomArchitecture
 from random_flow import conformations
 
 import openmmflow
@@ -109,6 +109,22 @@ def test_random_architectures(head, closed_form):
         draw.add_marginals()
         for _ in range(3):
             draw.add_coupling(head=head, closed_form=closed_form)
+        model = FlowModel.from_bytes(model_file.pack(*draw.model()))
+        sides = Sides(molecules_system(FlowForce(model), model.num_particles), "double")
+        for positions in draw.positions[:3]:
+            energies, forces, _ = sides(positions)
+            assert energies[0] == pytest.approx(energies[1], rel=1e-10, abs=1e-7)
+            assert relative_error(forces) < 1e-8
+
+
+@pytest.mark.parametrize("closed_form", CLOSED_FORMS)
+@pytest.mark.parametrize("transformer", TRANSFORMERS)
+def test_transformers(transformer, closed_form):
+    for seed in range(3):
+        draw = RandomArchitecture(seed)
+        draw.add_marginals(all_coordinates=transformer != "affine")
+        for _ in range(2):
+            draw.add_coupling(transformer, closed_form=closed_form)
         model = FlowModel.from_bytes(model_file.pack(*draw.model()))
         sides = Sides(molecules_system(FlowForce(model), model.num_particles), "double")
         for positions in draw.positions[:3]:
