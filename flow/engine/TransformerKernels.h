@@ -55,12 +55,19 @@ struct TransformerKernels {
                 const V logSlope = xsimd::log(value.d1);
                 K::store(arena+plan.x+e, x);
                 const V y = (plan.inverse ? x : value.value);
-                K::store(arena+plan.y+e, circular ? y-xsimd::floor(y) : y);
+                K::store(arena+plan.y+e, circular ? y-xsimd::floor(y) : plan.transformer.real ? y : clamp(y));
                 K::store(arena+plan.logDerivative+e, plan.inverse ? -logSlope : logSlope);
                 K::store(arena+plan.slope+e, value.d1);
                 K::store(arena+plan.curvature+e, value.d2);
             }
         }
+    }
+
+    /** Rounding may leave [0,1]; nothing else does, and what is no number stays none. */
+    static V clamp(V y) {
+        const V one(Real(1)), tolerance(16*std::numeric_limits<Real>::epsilon());
+        y = xsimd::select((y > one) & (y <= one+tolerance), one, y);
+        return xsimd::select((y < V(Real(0))) & (y >= -tolerance), V(Real(0)), y);
     }
 
     /** The x at which F is y; no number outside of [0,1], unless the coordinate is real. */

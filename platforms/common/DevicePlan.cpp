@@ -252,6 +252,7 @@ private:
         stage.transformedIndex = append(plan.indices, order.transformed);
         stage.numCircles = order.numCircles;
         stage.numIntervals = D-order.numCircles;
+        stage.onRealLine = (domains[order.transformed.front()] == Domain::Real);
         stage.transformerType = transformer.descriptor->number;
         stage.transformerSize = transformer.size;
         stage.inverse = (transformer.closedForm == Direction::Sampling);

@@ -47,6 +47,35 @@ CouplingLayer randomTransformers(MixtureHead head, int exponent, double logSteep
     return layer;
 }
 
+/** The same for another transformer. */
+CouplingLayer randomFormulaTransformers(const TransformerDescriptor& descriptor, Domain domain, mt19937_64& random) {
+    CouplingLayer layer;
+    for (int i = 0; i < D; i++)
+        layer.transformed.push_back(i);
+    FormulaTransformer transformer = {&descriptor, Direction::Density, descriptor.smallestSize, {}};
+    if (descriptor.sizeName != nullptr)
+        transformer.size = uniform_int_distribution<int>(descriptor.smallestSize, 8)(random);
+    for (const TransformerDescriptor::Setting& setting : descriptor.settings)
+        transformer.settings.push_back(string(setting.name).rfind("minimum", 0) == 0 ? 1e-3 : min(0.9*setting.upper(transformer.size), 1.0));
+    layer.transformer = transformer;
+    layer.conditioner.activation = ActivationType::SiLU;
+    DenseLayer biases;
+    const vector<int> lengths = rawBlockLengths(layer, vector<Domain>(D, domain));
+    for (int length : lengths) {
+        const double spreads[] = {1, 5, 40};
+        for (int i = 0; i < length; i++) {
+            // Of one coordinate, whose rows follow each other, all moderate, wild, or extreme.
+            const int d = i/(length/D);
+            biases.bias.values.push_back(normal_distribution<double>(0, spreads[d%3])(random));
+        }
+    }
+    const int64_t numOutputs = static_cast<int64_t>(biases.bias.values.size());
+    biases.weight.shape = {numOutputs, 0};
+    biases.bias.shape = {numOutputs};
+    layer.conditioner.networks.push_back({biases});
+    return layer;
+}
+
 /** What was seen of the inverses of one kind. */
 struct Residuals {
     double worst = 0;                    // in units of eps (1 + F')
@@ -55,7 +84,7 @@ struct Residuals {
 };
 
 template <class Real>
-void invert(Coupling<Real>& coupling, AlignedArray<Real>& arena, mt19937_64& random, Residuals& residuals) {
+void invert(Coupling<Real>& coupling, AlignedArray<Real>& arena, mt19937_64& random, Residuals& residuals, bool modulo = false) {
     const int M = Coupling<Real>::blockSize();
     const double eps = numeric_limits<Real>::epsilon();
     uniform_real_distribution<double> uniform(0, 1);
@@ -93,7 +122,8 @@ void invert(Coupling<Real>& coupling, AlignedArray<Real>& arena, mt19937_64& ran
         coupling.backward(M, gradients[int(cotangent)].data(), arena.data());
     }
     for (int i = 0; i < D*M; i++) {
-        const double residual = abs(again[i]-y[i])/(eps*(1+abs(gradients[1][i]-gradients[0][i])));
+        const double error = abs(again[i]-y[i]);
+        const double residual = (modulo ? min(error, abs(error-1)) : error)/(eps*(1+abs(gradients[1][i]-gradients[0][i])));
         residuals.worst = max(residuals.worst, residual);
         residuals.roots++;
     }
@@ -142,3 +172,51 @@ TEST_P(InverseTest, ResidualSingle) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, InverseTest, testing::Combine(testing::Values(MixtureHead::Free, MixtureHead::Published),
         testing::Values(1, 2), testing::Values(Domain::Interval, Domain::Circle)));
+
+/** name and domain of a transformer on an interval or a circle, in both directions */
+class FormulaInverseTest : public testing::TestWithParam<pair<const TransformerDescriptor*, Domain>> {
+protected:
+    template <class Real>
+    void testInverses(const char* precision) {
+        const auto [descriptor, domain] = GetParam();
+        mt19937_64 random(5);
+        Residuals residuals;
+        while (residuals.roots < 100'000) {
+            Coupling<Real> coupling(randomFormulaTransformers(*descriptor, domain, random), vector<Domain>(D, domain));
+            AlignedArray<Real> arena = coupling.createArena(Coupling<Real>::blockSize());
+            invert(coupling, arena, random, residuals, domain == Domain::Circle);
+        }
+        cout << precision << ", " << descriptor->name << ", " << describe(domain) << ": " << residuals.roots << " inverses, largest residual "
+             << residuals.worst << " eps (1 + F'), " << residuals.rootFinding.notConverged << " not converged";
+        if (residuals.rootFinding.vectors > 0)
+            cout << ", " << double(residuals.rootFinding.evaluations)/residuals.rootFinding.vectors << " evaluations for a vector of roots";
+        cout << endl;
+        EXPECT_EQ(residuals.rootFinding.notConverged, 0);
+        EXPECT_LE(residuals.worst, 64);
+    }
+};
+
+TEST_P(FormulaInverseTest, ResidualDouble) {
+    testInverses<double>("double");
+}
+
+TEST_P(FormulaInverseTest, ResidualSingle) {
+    testInverses<float>("single");
+}
+
+namespace {
+
+vector<pair<const TransformerDescriptor*, Domain>> compactTransformers() {
+    vector<pair<const TransformerDescriptor*, Domain>> kinds;
+    for (const TransformerDescriptor& descriptor : transformerDescriptors())
+        for (Domain domain : descriptor.domains)
+            if (domain != Domain::Real)
+                kinds.emplace_back(&descriptor, domain);
+    return kinds;
+}
+
+} // namespace
+
+INSTANTIATE_TEST_SUITE_P(Transformers, FormulaInverseTest, testing::ValuesIn(compactTransformers()), [](const auto& info) {
+    return string(info.param.first->name)+"_"+describe(info.param.second);
+});

@@ -98,6 +98,7 @@ typedef struct {
     int plainIndex, circularIndex;
     int numIntervals, numCircles;       // D = numIntervals + numCircles transformed coordinates, intervals (or real ones) first
     int transformedIndex;               // (D)
+    int onRealLine;                     // whether the transformed coordinates are real
     int inverse;                        // F is evaluated in the sampling direction
     int components, exponent;           // of a smooth mixture
     int published;                      // head

@@ -71,7 +71,14 @@ static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowS
         mixed logSlope = log(v.d1);
         AT(arena, stage->termRow+d) = (stage->inverse ? -logSlope : logSlope);
         real y = (stage->inverse ? x : v.value);
-        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = (circular ? y-floor(y) : y);
+        if (circular)
+            y = y-floor(y);
+        else if (!stage->onRealLine) {
+            // Rounding may leave [0,1].
+            y = (y > (real) 1 && y <= (real) 1+(real) 16*REAL_EPSILON ? (real) 1 : y);
+            y = (y < (real) 0 && y >= (real) -16*REAL_EPSILON ? (real) 0 : y);
+        }
+        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = y;
     }
 }
 
