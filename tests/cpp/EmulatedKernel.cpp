@@ -34,6 +34,7 @@ namespace {
 using mm_long = long long;
 using mm_ulong = unsigned long long;
 using std::abs;
+using std::atan;
 using std::atan2;
 using std::cos;
 using std::erf;

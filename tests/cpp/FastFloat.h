@@ -80,6 +80,9 @@ public:
     friend FastFloat cos(FastFloat x) {
         return off(std::cos(static_cast<double>(x.number)), std::exp2(-21.19)*std::fmax(1, std::abs(x.number)/PI));
     }
+    friend FastFloat atan(FastFloat x) {
+        return offInUlps(std::atan(static_cast<double>(x.number)), 4);
+    }
     friend FastFloat atan2(FastFloat y, FastFloat x) {
         return offInUlps(std::atan2(static_cast<double>(y.number), x.number), 6);
     }
