@@ -72,12 +72,17 @@ FORMULA real rationalQuadraticSplineInverse(real y, Parameters p, int bins, bool
     real s = b.height/b.width;
     real rise = y-b.y0;
     real shared = rise*(b.slope0+b.slope1-(real) 2*s);
-    // The root of a t^2 + q t = s rise that is in [0,1], in the form without cancellation.
+    // The root of a t^2 + q t = s rise that is in [0,1], in the form without cancellation. Where q < 0, a is positive.
     real a = b.height*(s-b.slope0)+shared;
     real q = b.height*b.slope0-shared;
     real discriminant = q*q+(real) 4*a*s*rise;
     discriminant = SELECT(discriminant < (real) 0, (real) 0, discriminant);
-    return b.x0+b.width*(real) 2*s*rise/(q+SQRT(discriminant));
+    real root = SQRT(discriminant);
+    real t = SELECT(q < (real) 0, (root-q)/((real) 2*SELECT(q < (real) 0, a, (real) 1)),
+            (real) 2*s*rise/(SELECT(q < (real) 0, (real) 0, q)+root));
+    // Rounding of the edges may put y beyond the bin.
+    t = SELECT(t < (real) 0, (real) 0, t);
+    return b.x0+b.width*SELECT(t > (real) 1, (real) 1, t);
 }
 
 FORMULA void rationalQuadraticSplineGradient(real x, real vF, real vD, Parameters p, Parameters gradient, int bins, bool circular,

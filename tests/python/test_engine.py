@@ -22,7 +22,7 @@ def check(drawn):
     expected_log_prob, expected_gradient = reference.log_prob_and_gradient(drawn.positions)
     assert np.all(np.isfinite(expected_log_prob))
     latent = model.to_latent(drawn.positions)
-    expected_latent = reference.to_latent(torch.from_numpy(drawn.positions))[0].numpy()
+    expected_latent = reference.to_latent(torch.from_numpy(drawn.positions))[0].detach().numpy()
     norms = np.linalg.norm(expected_gradient, axis=(1, 2))
     errors = (np.abs(log_prob - expected_log_prob).max(),
               (np.linalg.norm(gradient - expected_gradient, axis=(1, 2)) / norms).max(), np.abs(latent - expected_latent).max())
