@@ -193,7 +193,7 @@ protected:
         cout << endl;
         EXPECT_EQ(residuals.rootFinding.notConverged, 0);
         // In steps after each other what one rounds the next may magnify; in splines the steep end of a bin what the flat one rounds.
-        EXPECT_LE(residuals.worst, 1000);
+        EXPECT_LE(residuals.worst, 100);
     }
 };
 

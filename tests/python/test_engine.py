@@ -62,7 +62,8 @@ def test_transformer(transformer, closed_form):
     errors = []
     for seed in range(5):
         drawn = RandomArchitecture(10 + seed)
-        drawn.add_marginals(all_coordinates=transformer != "affine")
+        if transformer != "affine":    # which is of what no marginal maps to an interval
+            drawn.add_marginals()
         drawn.add_coupling(transformer, closed_form=closed_form)
         assert drawn.layers[-1]["transformer"]["type"] == transformer
         errors.append(check(drawn))

@@ -25,8 +25,8 @@ def draw(seed, particles, couplings, distribution, dtype=np.float64, edit=None, 
          **coupling):
     """(model, positions inside its support) of a random architecture; ``edit`` changes architecture and tensors."""
     parts = RandomArchitecture(seed, particles)
-    # Affine couplings are of coordinates that no marginal maps to an interval.
-    parts.add_marginals(distribution, all_coordinates=transformer != "affine")
+    if transformer != "affine":    # which is of what no marginal maps to an interval
+        parts.add_marginals(distribution)
     if transformer == "smoothMixture":
         coupling |= {"head": head, "exponent": exponent}
     for _ in range(couplings):

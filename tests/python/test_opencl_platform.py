@@ -122,7 +122,8 @@ def test_random_architectures(head, closed_form):
 def test_transformers(transformer, closed_form):
     for seed in range(3):
         draw = RandomArchitecture(seed)
-        draw.add_marginals(all_coordinates=transformer != "affine")
+        if transformer != "affine":    # which is of what no marginal maps to an interval
+            draw.add_marginals()
         for _ in range(2):
             draw.add_coupling(transformer, closed_form=closed_form)
         model = FlowModel.from_bytes(model_file.pack(*draw.model()))
