@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The inverse of transformers: root finding over random parameters, among them all extremes that heads allow, for both precisions.
 #include "engine/Coupling.h"
+#include "formulas/Formulas.h"
 
 #include <gtest/gtest.h>
 
@@ -192,8 +193,10 @@ protected:
             cout << ", " << double(residuals.rootFinding.evaluations)/residuals.rootFinding.vectors << " evaluations for a vector of roots";
         cout << endl;
         EXPECT_EQ(residuals.rootFinding.notConverged, 0);
-        // In steps after each other what one rounds the next may magnify; in splines the steep end of a bin what the flat one rounds.
-        EXPECT_LE(residuals.worst, 100);
+        // In a spline the steep end of a bin magnifies what the flat one rounds. On a circle each of up to 8 analytic steps may magnify what
+        // those before have rounded by its slope, up to 3 here.
+        const bool inSteps = (descriptor->number == TRANSFORMER_ANALYTIC && domain == Domain::Circle);
+        EXPECT_LE(residuals.worst, inSteps ? pow(3, 8) : 100);
     }
 };
 
