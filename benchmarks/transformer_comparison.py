@@ -247,6 +247,9 @@ def plot_training(results: dict) -> Figure:
             if "training" in results.get(name, {}):
                 curve = np.array(results[name]["training"]["curve"])
                 panel.plot(curve[:, 0], curve[:, column], "o-", markersize=3, label=name)
+        if column == 1:    # what has not been learned at all would hide the rest
+            best = min(min(point[1] for point in results[name]["training"]["curve"]) for name in CONTESTANTS if "training" in results.get(name, {}))
+            panel.set_ylim(best - 0.5, best + 12)
         panel.set(xlabel="processor time / s", ylabel=f"{label}, validation", yscale="log" if column == 2 else "linear")
         panel.grid(color="0.9")
         panel.legend()
@@ -258,12 +261,15 @@ def plot_conservation(results: dict) -> Figure:
     panel = figure.subplots()
     for name in (*CONTESTANTS, FORCE_FIELD):
         if "conservation" in results.get(name, {}):
-            values = results[name]["conservation"]["fluctuations"]
-            panel.plot(STEP_SIZES, [f if is_conserved(f) else np.nan for f in values], "ko--" if name == FORCE_FIELD else "o-", label=name)
+            values = [f if is_conserved(f) else np.nan for f in results[name]["conservation"]["fluctuations"]]
+            if not np.isfinite(values).any():
+                continue
+            panel.plot(STEP_SIZES, values, "ko--" if name == FORCE_FIELD else "o-", label=name)
     reference = results.get(FORCE_FIELD, {}).get("conservation", {}).get("fluctuations")
     if reference:
         panel.plot(STEP_SIZES, reference[0] * (np.array(STEP_SIZES) / STEP_SIZES[0])**2, color="0.7", label="~ Δt²")
-    panel.set(xscale="log", yscale="log", xlabel="step / fs", ylabel="fluctuation of the total energy / (kJ/mol per degree of freedom)")
+    panel.set(xscale="log", yscale="log", xlabel="step / fs", ylabel="fluctuation of the total energy / (kJ/mol)",
+              title="per degree of freedom; what explodes is not shown")
     panel.set_xticks(STEP_SIZES, [f"{s:g}" for s in STEP_SIZES])
     panel.minorticks_off()
     panel.grid(color="0.9")

@@ -40,7 +40,7 @@ def describe(kind: str, size: int) -> dict:
     ``kind`` is a key of :data:`SETTINGS`; ``size`` counts bins, components or steps.
     """
     usual = {
-        # On a circle slopes of the analytic one's steps multiply: up to 4 each with this radius, and 19 with 0.9, which cannot be trained.
+        # On a circle slopes of the analytic one's steps multiply, up to 4 each with this radius.
         # Raw parameters of 0 are the slope 1: docs/model_format.md.
         "rationalQuadraticSpline": (1e-3, 1e-3, 1e-3, math.log(2) / (1 - 1e-3)), "cubicBSpline": (1e-3, 1e-3), "affine": (2.0,),
         "moebius": (0.95,), "analytic": (2.0, 0.6)}[kind]
