@@ -19,6 +19,8 @@ environment() {
     local folder=$root/$1 python=$2
     shift 2
     [[ -x $folder/bin/python ]] || "$python" -m venv "$folder"
+    # That of an older Python knows no build options.
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "pip>=23.1"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 

@@ -63,18 +63,22 @@ CommonCalcFlowForceKernel::CommonCalcFlowForceKernel(const std::string& name, co
 void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForce& force,
         const std::vector<std::vector<int>>& molecules) {
     ContextSelector selector(cc);
-    numMolecules = static_cast<int>(molecules.size());
     scaleParameterName = force.getScaleParameterName();
     scaleDerivative = force.getNumEnergyParameterDerivatives() > 0;
     if (scaleDerivative)
         cc.addEnergyParameterDerivative(scaleParameterName);
+    // Derivatives with respect to parameters OpenMM reads from the first device alone.
+    const int numMolecules = static_cast<int>(molecules.size()), device = cc.getContextIndex();
+    const int numDevices = scaleDerivative ? 1 : static_cast<int>(cc.getAllContexts().size());
+    firstMolecule = std::min(device, numDevices)*numMolecules/numDevices;
+    endMolecule = std::min(device+1, numDevices)*numMolecules/numDevices;
     compile(force);
     createArrays(DevicePlan(force, shape));
     std::vector<int> particles;
     for (const std::vector<int>& molecule : molecules)
         particles.insert(particles.end(), molecule.begin(), molecule.end());
     create(atoms, cc, particles, "flowAtoms");
-    create(supportExits, cc, std::vector<long long>{0}, "flowSupportExits");
+    create(counters, cc, std::vector<long long>(FLOW_NUM_COUNTERS), "flowCounters");
     info = new ForceInfo(molecules);
     cc.addForce(info);
 }
@@ -83,7 +87,7 @@ void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForc
 void CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     // A few molecules are bound by latency: one for each group of many work-items. Many are bound by arithmetic: products over a tile
     // use each weight as often.
-    const int blockTile = 16;
+    const int numMolecules = endMolecule-firstMolecule, blockTile = 16;
     const int fewMolecules = cc.getIsCPU() ? 4 : cc.getNumThreadBlocks()/3;
     shape.tile = (numMolecules <= fewMolecules ? 1 : blockTile);
     shape.maxSlices = flowKernelMaxSlices;
@@ -118,6 +122,8 @@ void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
     create(indices, cc, plan.indices, "flowIndices");
     const int realSize = cc.getUseDoublePrecision() ? sizeof(double) : sizeof(float);
     const int mixedSize = cc.getUseDoublePrecision() || cc.getUseMixedPrecision() ? sizeof(double) : sizeof(float);
+    for (const FlowStage& stage : plan.stages)
+        findsRoots = findsRoots || stage.inverse;
     constants.initialize(cc, plan.constants.size(), mixedSize, "flowConstants");
     constants.upload(plan.constants, true);
     weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize, "flowWeights");
@@ -141,11 +147,11 @@ void CommonCalcFlowForceKernel::addArguments() {
     kernel->addArg(constants);
     kernel->addArg(weights);
     kernel->addArg(atoms);
-    kernel->addArg(0);
-    kernel->addArg(numMolecules);
+    kernel->addArg(firstMolecule);
+    kernel->addArg(endMolecule);
     kernel->addArg(mixedArenas);
     kernel->addArg(realArenas);
-    kernel->addArg(supportExits);
+    kernel->addArg(counters);
     kernel->addArg(cc.getPosq());
     kernel->addArg(cc.getLongForceBuffer());
     kernel->addArg(cc.getEnergyBuffer());
@@ -156,8 +162,14 @@ void CommonCalcFlowForceKernel::addArguments() {
     kernel->addArg(cc.getPaddedNumAtoms());
     for (int i = LambdaArgument; i < BoxArgument+3; i++)
         kernel->addArg();
-    if (cc.getUseMixedPrecision())
+    if (cc.getUseMixedPrecision() && cc.getContextIndex() == 0)
         kernel->addArg(cc.getPosqCorrection());
+    else if (cc.getUseMixedPrecision()) {
+        // Other devices are handed single precision positions.
+        noCorrection.initialize<OpenMM::mm_float4>(cc, cc.getPaddedNumAtoms(), "flowNoCorrection");
+        cc.clearBuffer(noCorrection);
+        kernel->addArg(noCorrection);
+    }
     hasArguments = true;
 }
 
@@ -180,20 +192,37 @@ void CommonCalcFlowForceKernel::setArguments(ContextImpl& context, bool includeF
     }
 }
 
-double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForces, bool) {
+double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForces, bool includeEnergy) {
+    if (numTiles == 0)
+        return 0;
     ContextSelector selector(cc);
     if (!hasArguments)
         addArguments();
     setArguments(context, includeForces);
     kernel->execute(numTiles*shape.groupSize, shape.groupSize);
+    if (findsRoots && includeEnergy)
+        checkRoots();
     return 0;
+}
+
+/** Whether all roots since the last check were found. */
+void CommonCalcFlowForceKernel::checkRoots() {
+    std::vector<long long> counts;
+    counters.download(counts);
+    const long long notConverged = counts[FLOW_ROOTS_MISSED];
+    if (notConverged == 0)
+        return;
+    counts[FLOW_ROOTS_MISSED] = 0;
+    counters.upload(counts);
+    throw OpenMM::OpenMMException("FlowForce: "+std::to_string(notConverged)+" inverses of transformers were not found to full precision "
+            "since the last energy; the weights of the model are too extreme");
 }
 
 long long CommonCalcFlowForceKernel::getNumSupportExits() {
     ContextSelector selector(cc);
-    std::vector<long long> count;
-    supportExits.download(count);
-    return count[0];
+    std::vector<long long> counts;
+    counters.download(counts);
+    return counts[FLOW_SUPPORT_EXITS];
 }
 
 void CommonCalcFlowForceKernel::copyParametersToContext(ContextImpl&, const FlowForce& force) {

@@ -15,7 +15,8 @@ namespace OpenMMFlow {
 
 /**
  * FlowForce through OpenMM's common compute layer, for CUDA, OpenCL and HIP. One launch takes all molecules from positions to forces;
- * nothing is waited for and nothing leaves the device.
+ * nothing is waited for and nothing leaves the device, except that with an energy, for which OpenMM waits anyway, a count of roots that were not
+ * found does. Of a Context on several devices it is the part of one of them.
  */
 class CommonCalcFlowForceKernel : public CalcFlowForceKernel {
 public:
@@ -32,19 +33,21 @@ private:
     void createArrays(const DevicePlan& plan);
     void addArguments();
     void setArguments(OpenMM::ContextImpl& context, bool includeForces);
+    void checkRoots();
 
     OpenMM::ComputeContext& cc;
     ForceInfo* info = nullptr;    // owned by the ComputeContext
     OpenMM::ComputeKernel kernel;
     DevicePlan::Shape shape = {};
     bool arenasAreLocal = false;
-    int numMolecules = 0, numTiles = 0;
+    int firstMolecule = 0, endMolecule = 0, numTiles = 0;
     std::string scaleParameterName;
-    bool scaleDerivative = false, hasArguments = false;
+    bool scaleDerivative = false, findsRoots = false, hasArguments = false;
     OpenMM::ComputeArray layout, program, stages, steps, products, indices, constants, weights;
-    OpenMM::ComputeArray atoms;    // (numMolecules, numParticles)
+    OpenMM::ComputeArray atoms;    // (molecules, numParticles)
     OpenMM::ComputeArray mixedArenas, realArenas;
-    OpenMM::ComputeArray supportExits;
+    OpenMM::ComputeArray counters;    // evaluations of molecules outside of the inner support, roots that were not found
+    OpenMM::ComputeArray noCorrection;
 };
 
 } // namespace OpenMMFlow

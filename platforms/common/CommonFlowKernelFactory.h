@@ -3,6 +3,7 @@
 #define OPENMMFLOW_COMMONFLOWKERNELFACTORY_H_
 
 #include "CommonCalcFlowForceKernel.h"
+#include "CommonParallelCalcFlowForceKernel.h"
 
 #include <openmm/KernelFactory.h>
 #include <openmm/OpenMMException.h>
@@ -18,6 +19,8 @@ class CommonFlowKernelFactory : public OpenMM::KernelFactory {
 public:
     OpenMM::KernelImpl* createKernelImpl(std::string name, const OpenMM::Platform& platform, OpenMM::ContextImpl& context) const override {
         auto& data = *static_cast<typename Platform::PlatformData*>(context.getPlatformData());
+        if (name == CalcFlowForceKernel::Name() && data.contexts.size() > 1)
+            return new CommonParallelCalcFlowForceKernel(name, platform, *data.contexts[0]);
         if (name == CalcFlowForceKernel::Name())
             return new CommonCalcFlowForceKernel(name, platform, *data.contexts[0]);
         throw OpenMM::OpenMMException("OpenMM-Flow has no kernel '"+name+"' for the platform "+platform.getName());

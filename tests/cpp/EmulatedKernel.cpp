@@ -99,7 +99,7 @@ struct Arguments {
     std::vector<Mixed> mixedArena;
     std::vector<Real> realArena;
     std::vector<mm_ulong> forces;
-    mm_ulong supportExits = 0;
+    mm_ulong counters[FLOW_NUM_COUNTERS] = {};
     Mixed energy = 0;
     Vector4<Mixed> box = {0, 0, 0, 0};
 
@@ -138,7 +138,7 @@ const To* as(const std::vector<From>& items) {
     space::computeFlowForce(reinterpret_cast<const space::FlowLayout*>(&a.plan.layout), as<space::FlowOperation>(a.plan.program), \
             as<space::FlowStage>(a.plan.stages), as<space::FlowStep>(a.plan.steps), as<space::FlowProduct>(a.plan.products), \
             a.plan.indices.data(), a.constants.data(), a.weights.data(), a.atoms.data(), 0, 1, a.mixedArena.data(), a.realArena.data(), \
-            &a.supportExits, a.posq.data(), a.forces.data(), &a.energy, &a.energy, -1, 0, static_cast<int>(positions.size()), \
+            a.counters, a.posq.data(), a.forces.data(), &a.energy, &a.energy, -1, 0, static_cast<int>(positions.size()), \
             space::mixed(1), 1, a.box, a.box, a.box __VA_ARGS__)
 
 KernelResult emulatedKernel(const FlowForce& force, const std::vector<OpenMM::Vec3>& positions, KernelPrecision precision,

@@ -22,6 +22,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceDynamics, testing::Combine(testPlatforms, testModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceDynamics, testing::Combine(openCLDouble, testing::Values(1)), flowForceTestName);
 
 TEST_P(FlowForceDynamics, MinimizerLowersTheEnergy) {
     Simulation simulation(platform, new FlowForce(model), conformation(model, random));

@@ -5,6 +5,8 @@
 
 #include <OpenMMDrude.h>
 
+#include <cmath>
+
 #include <limits>
 #include <numeric>
 
@@ -51,6 +53,32 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceErrors, testPlatforms, [](const auto& info) { return info.param; });
+
+/** Where couplings are in single precision, in which sums can overflow. */
+class FlowForceRoots : public FlowForceTest {
+};
+
+INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceRoots, testing::Combine(testing::Values("CPU"), testing::Values(3)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceRoots, testing::Combine(testing::Values("OpenCLSingle", "OpenCLMixed"), testing::Values(3)),
+        flowForceTestName);
+
+TEST_P(FlowForceRoots, ThatAreNotFoundAreReported) {
+    auto* force = new FlowForce(model);
+    Simulation simulation(platform, force, conformation(model, random));
+    const double before = simulation.energy();
+    force->setModel(editedModel(modelIndex, [](ModelParts& parts) {
+        for (auto& [name, tensor] : parts.tensors)
+            if (name.find(".networks.") != std::string::npos)
+                for (double& value : tensor.values)
+                    value = std::copysign(3e38, value);
+    }));
+    force->updateParametersInContext(*simulation.context);
+    expectError([&] { simulation.energy(); }, {"inverses of transformers were not found to full precision"});
+    expectError([&] { simulation.energy(); }, {"inverses of transformers were not found to full precision"});
+    force->setModel(model);
+    force->updateParametersInContext(*simulation.context);
+    EXPECT_EQ(simulation.energy(), before);
+}
 
 TEST_P(FlowForceErrors, SystemIsNotOneMolecule) {
     expectError([&] { makeContext(size+1, {}); }, {"no molecule was added", std::to_string(size+1), std::to_string(size), "addMolecule()"});

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Specs and checkpoints changed at random: the importer gives a valid model or a ValueError that says why not, and nothing else."""
 import copy
+import importlib.util
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -91,3 +93,14 @@ def test_damaged_bytes(tmp_path, capsys):
         except ValueError as error:
             assert str(error)
     print(f"{accepted} of 100 damaged checkpoints could be read: weights have no checksum there")
+
+
+def test_corpus():
+    """What coverage-guided fuzzing found, without Atheris."""
+    folder = Path(__file__).parents[1] / "fuzz"
+    module = importlib.util.spec_from_file_location("fuzz_importer", folder / "fuzz_importer.py")
+    fuzz_importer = importlib.util.module_from_spec(module)
+    module.loader.exec_module(fuzz_importer)
+    results = [fuzz_importer.check(path.read_bytes()) for path in sorted((folder / "corpus" / "importer").iterdir())]
+    print(f"{results.count(True)} inputs are models, {results.count(False)} are refused")
+    assert None not in results and True in results and False in results

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Runs the tests of model files and the fuzz targets, which evaluate models and make Contexts, under the address and undefined behaviour
-# sanitizers, and Contexts in many threads under the thread sanitizer: run.sh RESULTS_FOLDER. Called by ./dev sanitize, with .venv/bin in PATH.
+# Runs the C++ suite under the address and undefined behaviour sanitizers, with leaks looked for, and Contexts in many threads under the thread
+# sanitizer: run.sh RESULTS_FOLDER [--short]. With .venv/bin in PATH.
 #
-# With a clang that has libFuzzer, fuzz targets look for new inputs; with g++ alone they replay the committed corpus.
+# ./dev test runs the short part: built by g++, without the longest tests. ./dev sanitize runs all, and the fuzz targets, which look for new inputs
+# where there is a clang with libFuzzer, and Atheris; otherwise they replay the committed corpus.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly results=$1
+readonly results=$1 length=${2:-}
 export LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/leak.supp:print_suppressions=0
 status=0
 
@@ -21,11 +22,10 @@ has_libfuzzer() {
     return $found
 }
 
-# run PRESET TARGET...: configure, build and run these programs.
+# run PRESET LENGTH TARGET...: configure, build and run these programs.
 run() {
-    local preset=$1 build=build/$1 pattern
-    shift
-    local options=()
+    local preset=$1 build=build/$1 pattern options=("-DOPENMMFLOW_TEST_PROGRAMS=$2")
+    shift 2
     command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
     pattern=$(IFS='|'; echo "$*")
     if ! cmake --preset "$preset" "${options[@]}" >"$build.log" 2>&1 || ! cmake --build --preset "$preset" --target "$@" >>"$build.log" 2>&1
@@ -37,9 +37,26 @@ run() {
     ctest --preset "$preset" -R "^($pattern)\$" --no-tests=error --output-junit "$results/Sanitizers-$preset.xml" || status=1
 }
 
+# The importers are Python.
+fuzz_importer() {
+    if python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt 2>/dev/null; then
+        mkdir -p build/importer
+        python tests/fuzz/fuzz_importer.py -max_total_time=10 -verbosity=0 -print_final_stats=1 "-artifact_prefix=build/importer-" \
+            build/importer tests/fuzz/corpus/importer || status=1
+    else
+        echo "no Atheris for this Python: the tests replay the importer's corpus"
+    fi
+}
+
 mkdir -p "$results"
+if [[ $length == --short ]]; then
+    run sanitize-gcc SHORT TestFlowModel TestEngine TestFlowForce
+    run thread SHORT TestFlowForceThreads
+    exit $status
+fi
 memory=sanitize
 has_libfuzzer || { memory=sanitize-gcc; echo "no clang with libFuzzer: the fuzz targets replay their corpus"; }
-run "$memory" TestFlowModel FuzzModelFile FuzzFlowForceProxy
-run thread TestFlowForceThreads
+run "$memory" ALL TestFlowModel TestEngine TestFlowForce TestFlowForceThreads FuzzModelFile FuzzFlowForceProxy
+run thread ALL TestFlowForceThreads
+fuzz_importer
 exit $status

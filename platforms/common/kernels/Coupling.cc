@@ -124,10 +124,11 @@ static DEVICE void featuresBackward(GLOBAL const FlowLayout* layout, GLOBAL cons
 }
 
 // The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not halve
-// the residual.
-static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, real y, bool circular, int d, int t) {
+// the residual. Not a number is never found.
+static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, real y, bool circular, int d, int t, bool* found) {
     const int K = stage->components, D = stage->numIntervals+stage->numCircles;
     real low = 0, high = 1, x = y, last = 2;
+    *found = true;
     for (int iteration = 0; iteration < 150; iteration++) {
         real value = 0, d1 = 0;
         for (int k = 0; k < K; k++) {
@@ -149,11 +150,12 @@ static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, 
             low = x;
         real newton = x-residual/d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
         if (fabs(newton-x) <= tolerance || high-low <= tolerance)
-            break;
+            return x;
         bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
         x = (safe ? newton : (real) 0.5*(low+high));
         last = size;
     }
+    *found = false;
     return x;
 }
 
@@ -176,12 +178,15 @@ static DEVICE void parameters(GLOBAL const FlowStage* stage, Constants constants
 
 // The coordinates as roots of their mixtures.
 static DEVICE void solve(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
-        RealArena realArena) {
+        RealArena realArena, int firstMolecule, int numMolecules, GLOBAL mm_ulong* counters) {
     FOR_EACH(stage->numIntervals+stage->numCircles) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
         bool circular = (d >= stage->numIntervals);
         real y = AT(realArena, stage->argumentRow+d), turns = (circular ? floor(y) : (real) 0);
-        real x = solveMixture(stage, realArena, y-turns, circular, d, t);
+        bool found;
+        real x = solveMixture(stage, realArena, y-turns, circular, d, t, &found);
+        if (!found && firstMolecule+t < numMolecules)
+            ATOMIC_ADD(&counters[FLOW_ROOTS_MISSED], (mm_ulong) 1);
         AT(realArena, stage->argumentRow+d) = x;
         AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = x+turns;
     }

@@ -52,7 +52,7 @@ static DEVICE void finishLogProb(GLOBAL const FlowLayout* layout, Constants cons
 
 // The energies of a tile, by one work-item, in the order of the molecules.
 static DEVICE void addEnergies(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena, mixed lambda, int firstMolecule,
-        int numMolecules, GLOBAL mixed* energy, GLOBAL mixed* derivative, GLOBAL mm_ulong* supportExits) {
+        int numMolecules, GLOBAL mixed* energy, GLOBAL mixed* derivative, GLOBAL mm_ulong* counters) {
     const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
     mixed energySum = 0, flowSum = 0;
     for (int t = 0; t < TILE && firstMolecule+t < numMolecules; t++) {
@@ -66,7 +66,7 @@ static DEVICE void addEnergies(GLOBAL const FlowLayout* layout, Constants consta
         energySum += lambda*flow+AT(arena, layout->totalRow+1);
         flowSum += flow;
         if (AT(arena, layout->totalRow+2) > 0)
-            ATOMIC_ADD(supportExits, (mm_ulong) 1);
+            ATOMIC_ADD(&counters[FLOW_SUPPORT_EXITS], (mm_ulong) 1);
     }
     *energy += thermalEnergy*energySum;
     if (derivative != 0)
@@ -87,7 +87,7 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
         GLOBAL const FlowStage* RESTRICT stages, GLOBAL const FlowStep* RESTRICT steps, GLOBAL const FlowProduct* RESTRICT products,
         GLOBAL const int* RESTRICT indices, GLOBAL const mixed* RESTRICT constants, GLOBAL const real* RESTRICT weights,
         GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, GLOBAL mixed* mixedArenas, GLOBAL real* realArenas,
-        GLOBAL mm_ulong* RESTRICT supportExits, GLOBAL const real4* RESTRICT posq, GLOBAL mm_ulong* RESTRICT forceBuffers,
+        GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq, GLOBAL mm_ulong* RESTRICT forceBuffers,
         GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives, int paddedNumAtoms, mixed lambda, int includeForces,
         mixed4 boxA, mixed4 boxB, mixed4 boxC
 #ifdef USE_MIXED_PRECISION
@@ -147,7 +147,7 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                     parameters(stage, constants, realArena);
                     break;
                 case FLOW_SOLVE:
-                    solve(layout, stage, indices, mixedArena, realArena);
+                    solve(layout, stage, indices, mixedArena, realArena, first, numMolecules, counters);
                     break;
                 case FLOW_COMPONENTS:
                 case FLOW_COMPONENTS_BACKWARD:
@@ -175,7 +175,7 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_ENERGY:
                     if (LOCAL_ID == 0)
                         addEnergies(layout, constants, mixedArena, lambda, first, numMolecules, energyBuffer+GROUP_ID,
-                                derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative, supportExits);
+                                derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative, counters);
                     break;
                 case FLOW_MIXTURE_BACKWARD:
                     mixtureBackward(layout, stage, indices, mixedArena, realArena);

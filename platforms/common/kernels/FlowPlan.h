@@ -75,6 +75,11 @@ typedef struct {
     int code, index;
 } FlowOperation;
 
+// What is counted, since the Context was made.
+#define FLOW_SUPPORT_EXITS 0            // evaluations of molecules outside of the inner support
+#define FLOW_ROOTS_MISSED 1             // roots that were not found; the host starts from 0 again after it has reported them
+#define FLOW_NUM_COUNTERS 2
+
 #define FLOW_DISTRIBUTION_UNIFORM 0
 #define FLOW_DISTRIBUTION_NORMAL 1
 
