@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds and measures FlowForce on a machine with a GPU. From the root of the repository:
+# Builds, tests and measures FlowForce on a machine with a GPU. From the root of the repository:
 #
 #   tools/gpu.sh CUDA|OpenCL|HIP [wheels]
 #
-# Needs Python 3.10 or newer and g++. A folder of wheels replaces the package index where there is no network: those of requirements/gpu.txt,
-# nlohmann-json, xsimd and zlib headers under wheels/include.
+# Needs Python 3.10 or newer and g++. What that Python has installed is used: PyTorch, if it sees the device, is timed next to FlowForce. A folder
+# made by tools/gpu_wheels.sh replaces the package index where there is no network. Figures go to build/gpu.json.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,10 +18,32 @@ if [[ -n $wheels ]]; then
     export CPLUS_INCLUDE_PATH=$PWD/$wheels/include${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
     export CMAKE_PREFIX_PATH=$PWD/$wheels${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
 fi
-[[ -x $venv/bin/python ]] || python3 -m venv "$venv"
-pip=("$venv/bin/python" -m pip install -q --disable-pip-version-check)
+[[ -x $venv/bin/python ]] || python3 -m venv --system-site-packages "$venv"
+python=$PWD/$venv/bin/python
+pip=("$python" -m pip install -q --disable-pip-version-check)
 "${pip[@]}" "${index[@]}" -r requirements/gpu.txt
-[[ $platform != CUDA ]] || "${pip[@]}" "${index[@]}" --no-deps -r requirements/cuda.txt
+if [[ $platform == CUDA ]]; then
+    if command -v nvcc >/dev/null; then
+        # The toolkit has what OpenMM's library needs.
+        "${pip[@]}" "${index[@]}" --no-deps "$(grep ^openmm-cuda requirements/cuda.txt)"
+    else
+        "${pip[@]}" "${index[@]}" -r requirements/cuda.txt
+    fi
+    # NVRTC and cuFFT, where the toolkit or NVIDIA's packages have them.
+    libraries=$("$python" - <<'END'
+import glob, os, sys
+folders = [os.path.dirname(os.path.dirname(os.path.realpath(p))) for p in glob.glob("/usr/local/cuda*/bin/nvcc")]
+found = [p for f in folders for p in glob.glob(f + "/lib64")]
+found += [p for f in sys.path for p in glob.glob(f + "/nvidia/*/lib")]
+print(":".join(found))
+END
+    )
+    export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
 PATH=$PWD/$venv/bin:$PATH "${pip[@]}" --no-build-isolation --no-deps -C build-dir=build/gpu -C cmake.define.OPENMMFLOW_BUILD_TESTS=OFF .
-"$venv/bin/openmmflow" info --platforms
-"$venv/bin/python" benchmarks/gpu.py "$platform" --json build/gpu.json
+"$python" -m openmmflow.command_line info --platforms
+status=0
+OPENMMFLOW_TEST_PLATFORM=$platform "$python" -m pytest -q -p no:cacheprovider tests/python/test_opencl_platform.py || status=1
+"$python" benchmarks/gpu.py "$platform" --json build/gpu.json
+"$python" benchmarks/gpu_conservation.py "$platform" --starts 2 --json build/gpu_conservation.json
+exit $status

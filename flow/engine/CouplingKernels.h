@@ -516,7 +516,9 @@ struct Kernels {
             const V middle = half*(low+high);
             const auto safe = (newton > low) & (newton < high) & (xsimd::abs(residual) <= half*last);
             last = xsimd::abs(residual);
-            done = done | (rootError <= epsilon) | (middle <= low) | (middle >= high) | (high-low <= V(Real(0.01))*epsilon);
+            // Where the residual is not a number the bracket shrinks to nothing, too.
+            const auto narrow = (middle <= low) | (middle >= high) | (high-low <= V(Real(0.01))*epsilon);
+            done = done | (rootError <= epsilon) | (narrow & (residual == residual));
             if (xsimd::all(done))
                 return root;
             // Lanes that are done stay where they are.

@@ -6,7 +6,6 @@
 #include <OpenMMDrude.h>
 
 #include <cmath>
-
 #include <limits>
 #include <numeric>
 
@@ -68,9 +67,11 @@ TEST_P(FlowForceRoots, ThatAreNotFoundAreReported) {
     const double before = simulation.energy();
     force->setModel(editedModel(modelIndex, [](ModelParts& parts) {
         for (auto& [name, tensor] : parts.tensors)
-            if (name.find(".networks.") != std::string::npos)
+            if (name.find(".networks.") != std::string::npos) {
+                tensor.type = TensorType::Float64;
                 for (double& value : tensor.values)
-                    value = std::copysign(3e38, value);
+                    value = std::copysign(1e100, value);
+            }
     }));
     force->updateParametersInContext(*simulation.context);
     expectError([&] { simulation.energy(); }, {"inverses of transformers were not found to full precision"});

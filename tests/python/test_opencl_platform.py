@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""FlowForce on the OpenCL platform in each precision against Reference: the kernel that CUDA and HIP run, too."""
+"""FlowForce on the OpenCL platform in each precision against Reference: the kernel that CUDA and HIP run, too.
+
+On a machine with a GPU, tools/gpu.sh runs these tests on the platform in OPENMMFLOW_TEST_PLATFORM.
+"""
+import os
+
 import numpy as np
 import openmm
 import pytest
@@ -11,6 +16,7 @@ import openmmflow
 from openmmflow import FlowForce, FlowModel, model_file, shipped
 from openmmflow.benchmark import accuracy, models
 
+PLATFORM = os.environ.get("OPENMMFLOW_TEST_PLATFORM", "OpenCL")
 LIMITS = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}
 """Of the force error, as a fraction of the root mean square force."""
 TILE = 16
@@ -19,18 +25,18 @@ TILE = 16
 
 def _platform():
     try:
-        platform = openmm.Platform.getPlatform("OpenCL")
+        platform = openmm.Platform.getPlatform(PLATFORM)
         system = openmm.System()
         for _ in range(2):
             system.addParticle(1)
         openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
     except openmm.OpenMMException as error:
         return str(error)
-    return openmmflow.why_not_supported("OpenCL")
+    return openmmflow.why_not_supported(PLATFORM)
 
 
 unavailable = _platform()
-pytestmark = pytest.mark.skipif(bool(unavailable), reason=f"no OpenCL: {unavailable}")
+pytestmark = pytest.mark.skipif(bool(unavailable), reason=f"no {PLATFORM}: {unavailable}")
 
 
 class Sides:
@@ -38,7 +44,7 @@ class Sides:
 
     def __init__(self, system, precision):
         self.contexts = [openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(name), properties)
-                         for name, properties in (("OpenCL", {"Precision": precision}), ("Reference", {}))]
+                         for name, properties in ((PLATFORM, {"Precision": precision}), ("Reference", {}))]
 
     def __call__(self, positions, **parameters):
         """Energies (2,), forces (2, particles, 3) and derivatives with respect to FlowScale (2,) of both, OpenCL first."""

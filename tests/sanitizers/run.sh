@@ -3,8 +3,8 @@
 # Runs the C++ suite under the address and undefined behaviour sanitizers, with leaks looked for, and Contexts in many threads under the thread
 # sanitizer: run.sh RESULTS_FOLDER [--short]. With .venv/bin in PATH.
 #
-# ./dev test runs the short part: built by g++, without the longest tests. ./dev sanitize runs all, and the fuzz targets, which look for new inputs
-# where there is a clang with libFuzzer, and Atheris; otherwise they replay the committed corpus.
+# The short part is built by g++ and goes without the longest tests. ./dev sanitize runs all, and the fuzz targets, which look for new inputs where
+# there is a clang with libFuzzer, and Atheris; otherwise they replay the committed corpus.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

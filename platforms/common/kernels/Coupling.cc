@@ -149,7 +149,8 @@ static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, 
         else
             low = x;
         real newton = x-residual/d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
-        if (fabs(newton-x) <= tolerance || high-low <= tolerance)
+        // Where the residual is not a number the bracket shrinks to nothing, too.
+        if (residual == residual && (fabs(newton-x) <= tolerance || high-low <= tolerance))
             return x;
         bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
         x = (safe ? newton : (real) 0.5*(low+high));

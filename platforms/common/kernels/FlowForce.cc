@@ -158,7 +158,7 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                     mixture(layout, stage, indices, mixedArena, realArena);
                     break;
                 case FLOW_TRANSFORM:
-                    transform(layout, stage, indices, constants, mixedArena, realArena);
+                    transform(layout, stage, indices, constants, mixedArena, realArena, first, numMolecules, counters);
                     break;
                 case FLOW_TRANSFORM_BACKWARD:
                     transformBackward(layout, stage, indices, constants, mixedArena, realArena);

@@ -30,8 +30,9 @@ static DEVICE inline Parameters transformerParameters(GLOBAL const FlowStage* st
 }
 
 // The root x of F(x) = y in [0,1], as solveMixture finds it.
-static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y, Parameters p) {
+static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y, Parameters p, bool* found) {
     real low = 0, high = 1, x = y, last = 2;
+    *found = true;
     for (int iteration = 0; iteration < 150; iteration++) {
         TransformerValue value = transformerValue(s, circular, x, p);
         real residual = value.value-y;
@@ -40,17 +41,19 @@ static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y
         else
             low = x;
         real newton = x-residual/value.d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
-        if (fabs(newton-x) <= tolerance || high-low <= tolerance)
-            break;
+        // Where the residual is not a number the bracket shrinks to nothing, too.
+        if (residual == residual && (fabs(newton-x) <= tolerance || high-low <= tolerance))
+            return x;
         bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
         x = (safe ? newton : (real) 0.5*(low+high));
         last = size;
     }
+    *found = false;
     return x;
 }
 
 static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
-        MixedArena arena, RealArena realArena) {
+        MixedArena arena, RealArena realArena, int firstMolecule, int numMolecules, GLOBAL mm_ulong* counters) {
     const TransformerSettings s = transformerSettings(stage, constants);
     FOR_EACH(stage->numIntervals+stage->numCircles) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
@@ -59,10 +62,13 @@ static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowS
         transformerHead(s, circular, p);
         real input = AT(realArena, stage->argumentRow+d), x = (circular ? input-floor(input) : input);
         if (stage->inverse) {
+            bool found = true;
             if (transformerHasInverse(s))
                 x = transformerInverse(s, circular, x, p);
             else
-                x = solveTransformer(s, circular, x, p);
+                x = solveTransformer(s, circular, x, p, &found);
+            if (!found && firstMolecule+t < numMolecules)
+                ATOMIC_ADD(&counters[FLOW_ROOTS_MISSED], (mm_ulong) 1);
         }
         TransformerValue v = transformerValue(s, circular, x, p);
         AT(realArena, stage->argumentRow+d) = x;
