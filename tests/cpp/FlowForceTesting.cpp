@@ -34,11 +34,9 @@ Platform& testPlatform(const std::string& name) {
     static const bool loaded = [] {
         Platform::loadPluginLibrary(OPENMM_CPU_PLUGIN);
         Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN);
-        Platform::loadPluginLibrary(OPENMM_RPMD_PLUGIN);
 #ifdef OPENMM_OPENCL_PLUGIN
         Platform::loadPluginLibrary(OPENMM_OPENCL_PLUGIN);
         Platform::loadPluginLibrary(OPENMMFLOW_OPENCL_PLUGIN);
-        Platform::loadPluginLibrary(OPENMM_RPMD_OPENCL_PLUGIN);
 #endif
         return true;
     }();

@@ -14,6 +14,19 @@ namespace OpenMMFlow {
 class FlowForceRpmd : public FlowForceTest {
 protected:
     static constexpr int numCopies = 4;
+
+    void SetUp() override {
+        FlowForceTest::SetUp();
+        // After the platforms, to which it adds.
+        static const bool loaded = [] {
+            OpenMM::Platform::loadPluginLibrary(OPENMM_RPMD_PLUGIN);
+#ifdef OPENMM_RPMD_OPENCL_PLUGIN
+            OpenMM::Platform::loadPluginLibrary(OPENMM_RPMD_OPENCL_PLUGIN);
+#endif
+            return true;
+        }();
+        (void) loaded;
+    }
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceRpmd, testing::Combine(testing::Values("Reference"), testModels), flowForceTestName);
