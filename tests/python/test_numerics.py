@@ -65,6 +65,8 @@ def test_latents_lead_back_and_the_density_is_positive(drawn):
 @given(architectures, st.integers(0, 1000))
 def test_each_coordinate_rises_with_its_latent(drawn, which):
     """With one coupling, a latent that it transforms moves its own coordinate alone, and upwards."""
+    if drawn["transformer"] == "affine":    # latents on the real line have no ends to walk between
+        drawn = {**drawn, "transformer": "smoothMixture"}
     model, positions = draw(**{**drawn, "couplings": 1, "distribution": "uniform"})
     transformed = model.architecture["layers"][-1]["transformed"]
     coordinate = transformed[which % len(transformed)]
