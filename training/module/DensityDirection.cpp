@@ -58,13 +58,14 @@ public:
                 add(*coordinates);
             else if (auto* marginal = std::get_if<MarginalLayer>(&layer))
                 add(*marginal, prefix, ElementwiseStage::Output::ValueAndLogSlope, marginal->distribution != Distribution::Normal);
-            else {
-                const CouplingLayer& coupling = std::get<CouplingLayer>(layer);
+            else if (auto* coupling = std::get_if<CouplingLayer>(&layer)) {
                 if (!anyCoupling)
                     stages.push_back(std::make_unique<TypeStage>(tensorIndex(prefix+".networks.0.0.weight")));
                 anyCoupling = true;
-                add(coupling, prefix, domains[l-1]);
+                add(*coupling, prefix, domains[l-1]);
             }
+            else
+                TORCH_CHECK_NOT_IMPLEMENTED(false, prefix, " is of a type that FlowModule cannot train yet");
         }
         for (size_t e = 0; e < architecture.base.size(); e++)
             if (architecture.base[e].distribution != Distribution::Uniform)
