@@ -2,6 +2,7 @@
 #include "module/DensityDirection.h"
 
 #include "model/ArchitectureTensors.h"
+#include "model/FlowModelError.h"
 #include "module/CoordinateStages.h"
 #include "module/CouplingStage.h"
 #include "operators/Operators.h"
@@ -65,7 +66,7 @@ public:
                 add(*coupling, prefix, domains[l-1]);
             }
             else
-                TORCH_CHECK_NOT_IMPLEMENTED(false, prefix, " is of a type that FlowModule cannot train yet");
+                throw FlowModelError(prefix+" is of a type that FlowModule cannot train yet: mixed coordinates, or a layer without a network");
         }
         for (size_t e = 0; e < architecture.base.size(); e++)
             if (architecture.base[e].distribution != Distribution::Uniform)
