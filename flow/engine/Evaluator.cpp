@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "engine/Evaluator.h"
 #include "engine/Coupling.h"
+#include "engine/Elementwise.h"
 #include "engine/GeometryPlan.h"
 #include "engine/InternalCoordinates.h"
 #include "engine/LogProbBound.h"
@@ -19,12 +20,17 @@ namespace {
 
 const double INFINITE = numeric_limits<double>::infinity();
 
-const InternalCoordinatesLayer& internalCoordinatesOf(const Architecture& architecture) {
-    return get<InternalCoordinatesLayer>(architecture.layers.front());
-}
-
 template <class Real>
-using Stage = variant<Marginals, Coupling<Real>>;
+using Stage = variant<Marginals, Elementwise, Coupling<Real>>;
+
+/** Call work(stage) if it is one of single coordinates: Marginals or Elementwise. */
+template <class Stage, class Work>
+void visitSingle(Stage& stage, const Work& work) {
+    if (auto* marginals = get_if<Marginals>(&stage))
+        work(*marginals);
+    else if (auto* elementwise = get_if<Elementwise>(&stage))
+        work(*elementwise);
+}
 
 template <class Real>
 vector<Stage<Real>> compileStages(const Architecture& architecture) {
@@ -34,8 +40,10 @@ vector<Stage<Real>> compileStages(const Architecture& architecture) {
         const Layer& layer = architecture.layers[i];
         if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
             stages.emplace_back(in_place_type<Coupling<Real>>, *coupling, domains[i-1]);
-        else
-            stages.emplace_back(in_place_type<Marginals>, get<MarginalLayer>(layer));
+        else if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
+            stages.emplace_back(in_place_type<Marginals>, *marginal);
+        else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layer))
+            stages.emplace_back(in_place_type<Elementwise>, *elementwise);
     }
     return stages;
 }
@@ -71,12 +79,14 @@ template <class Real>
 class Evaluator::Pipeline : public Evaluator::Implementation {
 public:
     Pipeline(const FlowModel& model, const SupportMargins& margins) :
-            n(model.getNumCoordinates()), numParticles(model.getNumParticles()),
-            internalCoordinates(internalCoordinatesOf(model.getArchitecture()).zMatrix, model.getNumParticles(),
-                    model.getArchitecture().measure),
-            stages(compileStages<Real>(model.getArchitecture())),
+            Pipeline(model, withoutPermutations(model.getArchitecture()), margins) {
+    }
+
+    Pipeline(const FlowModel& model, const UnpermutedArchitecture& unpermuted, const SupportMargins& margins) :
+            n(model.getNumCoordinates()), numParticles(model.getNumParticles()), latentOrder(unpermuted.latentOrder),
+            internalCoordinates(unpermuted.architecture), stages(compileStages<Real>(unpermuted.architecture)),
             continuation(model, margins, logProbLowerBound(model.getArchitecture())) {
-        for (const CoordinateDistributions& distributions : model.getArchitecture().base)
+        for (const CoordinateDistributions& distributions : unpermuted.architecture.base)
             base.emplace_back(distributions);
         internalCoordinates.describe(plan);
         continuation.describe(plan);
@@ -108,7 +118,7 @@ public:
             if (latent != nullptr)
                 for (int m = 0; m < used; m++)
                     for (int i = 0; i < n; i++)
-                        latent[(first+m)*n+i] = (isfinite(group.logProb[m]) ? group.coordinates[i*group.M+m] :
+                        latent[(first+m)*n+i] = (isfinite(group.logProb[m]) ? group.coordinates[latentOrder[i]*group.M+m] :
                                 numeric_limits<double>::quiet_NaN());
             if (gradient == nullptr)
                 return;
@@ -154,14 +164,14 @@ public:
             fill(group.logProb.begin(), group.logProb.end(), 0.0);
             for (int m = 0; m < M; m++)
                 for (int i = 0; i < n; i++)
-                    group.coordinates[i*M+m] = (m < used ? latent[(first+m)*n+i] : 0.5);
+                    group.coordinates[latentOrder[i]*M+m] = (m < used ? latent[(first+m)*n+i] : 0.5);
             for (const Marginals& distribution : base)
                 distribution.addLogDensity(M, group.coordinates.data(), group.logProb.data());
             for (size_t i = stages.size(); i-- > 0; )
                 if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
                     coupling->sample(M, group.coordinates.data(), group.logProb.data(), group.rooms[i].data(), group.roots);
                 else
-                    get<Marginals>(stages[i]).sample(M, group.coordinates.data(), group.logProb.data());
+                    visitSingle(stages[i], [&](const auto& stage) { stage.sample(M, group.coordinates.data(), group.logProb.data()); });
             for (int m = 0; m < used; m++) {
                 for (int i = 0; i < n; i++)
                     group.column[i] = group.coordinates[i*M+m];
@@ -172,9 +182,15 @@ public:
     }
 
     void sampleLatent(long long count, double* latent) const override {
-        for (const Marginals& distribution : base)
-            for (long long i = 0; i < count; i++)
-                distribution.sampleLatent(1, latent+i*n);
+        vector<double> coordinates(n);
+        for (long long i = 0; i < count; i++) {
+            for (int j = 0; j < n; j++)
+                coordinates[latentOrder[j]] = latent[i*n+j];
+            for (const Marginals& distribution : base)
+                distribution.sampleLatent(1, coordinates.data());
+            for (int j = 0; j < n; j++)
+                latent[i*n+j] = coordinates[latentOrder[j]];
+        }
     }
 
     long long getNumNotConverged(const Workspace& workspace) const override {
@@ -201,7 +217,7 @@ private:
                 }
                 else {
                     rooms.emplace_back();
-                    marginals.emplace_back(2*get<Marginals>(stage).getCoordinates().size()*M);
+                    visitSingle(stage, [&](const auto& single) { marginals.emplace_back(2*single.getCoordinates().size()*M); });
                 }
         }
         int M;
@@ -274,8 +290,10 @@ private:
                 coupling->forward(group.M, withGradient, group.coordinates.data(), group.logProb.data(), group.rooms[i].data(),
                         group.roots);
             else
-                group.kernels.marginalForward(get<Marginals>(stages[i]).plan(), group.M, group.coordinates.data(), group.logProb.data(),
-                        group.marginals[i].data());
+                visitSingle(stages[i], [&](const auto& stage) {
+                    group.kernels.marginalForward(stage.plan(), group.M, group.coordinates.data(), group.logProb.data(),
+                            group.marginals[i].data());
+                });
         for (const Marginals& distribution : base)
             distribution.addLogDensity(group.M, group.coordinates.data(), group.logProb.data());
     }
@@ -289,11 +307,13 @@ private:
             if (const Coupling<Real>* coupling = get_if<Coupling<Real>>(&stages[i]))
                 coupling->backward(group.M, group.gradient.data(), group.rooms[i].data());
             else
-                group.kernels.marginalBackward(get<Marginals>(stages[i]).plan(), group.M, group.gradient.data(),
-                        group.marginals[i].data());
+                visitSingle(stages[i], [&](const auto& stage) {
+                    group.kernels.marginalBackward(stage.plan(), group.M, group.gradient.data(), group.marginals[i].data());
+                });
     }
 
     int n, numParticles;
+    vector<int> latentOrder;                     // latent i is coordinate latentOrder[i] here
     InternalCoordinates internalCoordinates;
     vector<Stage<Real>> stages;
     SupportContinuation continuation;

@@ -10,11 +10,11 @@ namespace OpenMMFlow {
 
 /** Where FlowForce's potential is exactly that of the flow; see docs/theory.md, "Outside the support". */
 struct SupportMargins {
-    /** Inside each edge of the support of a bond, nm: (numParticles-1), in coordinate order. */
+    /** Inside each edge of the support of a bond, nm: one for each bond, in coordinate order. */
     std::vector<double> bonds;
-    /** Inside each edge of the support of an angle of the Z-matrix, rad: (numParticles-2), in coordinate order. */
+    /** Inside each edge of the support of an angle of the Z-matrix, rad: one for each, in coordinate order. */
     std::vector<double> angles;
-    /** From collinearity, for the angle jkl of each torsion i-j-k-l, rad: (numParticles-3), in row order. */
+    /** From collinearity, for the angle jkl of each torsion i-j-k-l, rad: one for each, in row order. */
     std::vector<double> torsionAngles;
 };
 
@@ -90,8 +90,8 @@ public:
      * @param count      number of molecules
      * @param latent     (count, numCoordinates)
      * @param positions  out, (count, numParticles, 3), nm; the first frame atom at the origin, the second on the positive x axis, the
-     *                   third in the xy plane with positive y
-     * @param logProb    out, (count), ln p
+     *                   third in the xy plane with positive y; a block in Cartesians where its reference is
+     * @param logProb    out, (count), ln p; -inf for a latent of mixed coordinates that is none of a conformation
      */
     void toPositions(long long count, const double* latent, double* positions, double* logProb, Workspace& workspace) const;
 

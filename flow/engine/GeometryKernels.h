@@ -72,26 +72,46 @@ struct Geometry {
         typename F::Torsion geometry;
         V slope, chiRatio;        // with respect to the cosine of jkl
     };
+    /** One coordinate of the block. */
+    struct BlockCoordinate {
+        Continued saturated;      // s(w)
+        V slope;                  // dW/dw, but for the factor chi
+    };
+    /** What is of the block as a whole. */
+    struct Block {
+        typename F::Alignment alignment;
+        Continued chi;            // of the determinant over that of the reference
+        V ratio;                  // these
+        V wall;                   // W of the coordinates, but for the factor chi
+        V radiusFactor;           // gradient of the wall of the radius of gyration over the aligned position
+    };
     /** Between enter and leave. */
     struct Room {
         Vector* positions;        // (P), and their gradient on the way back
         Bond* bonds;
         Angle* angles;
         Torsion* torsions;
+        Vector* aligned;          // (B), the block, and its gradient on the way back
+        BlockCoordinate* coordinates;
+        Block* block;
     };
 
     static std::size_t roomSize(const GeometryPlan& plan) {
-        const std::size_t P = plan.numParticles;
-        return (P*sizeof(Vector)+(P-1)*sizeof(Bond)+(P-2)*sizeof(Angle)+(P-3)*sizeof(Torsion))/sizeof(double);
+        const std::size_t numVectors = plan.numParticles+plan.block.numBlock, numBonds = plan.numBonds, numAngles = plan.numAngles,
+                numTorsions = plan.numTorsions, dimensions = plan.block.dimensions;
+        return (numVectors*sizeof(Vector)+numBonds*sizeof(Bond)+numAngles*sizeof(Angle)+numTorsions*sizeof(Torsion)
+                +dimensions*sizeof(BlockCoordinate)+sizeof(Block))/sizeof(double);
     }
 
     static Room layOut(const GeometryPlan& plan, double* room) {
-        const int P = plan.numParticles;
         Room r;
         r.positions = reinterpret_cast<Vector*>(room);
-        r.bonds = reinterpret_cast<Bond*>(r.positions+P);
-        r.angles = reinterpret_cast<Angle*>(r.bonds+(P-1));
-        r.torsions = reinterpret_cast<Torsion*>(r.angles+(P-2));
+        r.bonds = reinterpret_cast<Bond*>(r.positions+plan.numParticles);
+        r.angles = reinterpret_cast<Angle*>(r.bonds+plan.numBonds);
+        r.torsions = reinterpret_cast<Torsion*>(r.angles+plan.numAngles);
+        r.aligned = reinterpret_cast<Vector*>(r.torsions+plan.numTorsions);
+        r.coordinates = reinterpret_cast<BlockCoordinate*>(r.aligned+plan.block.numBlock);
+        r.block = reinterpret_cast<Block*>(r.coordinates+plan.block.dimensions);
         return r;
     }
 
@@ -127,13 +147,13 @@ struct Geometry {
 
     static void measure(const GeometryPlan& plan, const Room& room) {
         const Vector* x = room.positions;
-        for (int i = 0; i < plan.numParticles-1; i++) {
+        for (int i = 0; i < plan.numBonds; i++) {
             const int* atoms = plan.bonds+2*i;
             Bond& bond = room.bonds[i];
             bond.geometry = F::bondLength(x[atoms[0]], x[atoms[1]]);
             bond.saturated = {bond.geometry.length, V(1.0)};
         }
-        for (int i = 0; i < plan.numParticles-2; i++) {
+        for (int i = 0; i < plan.numAngles; i++) {
             const int* atoms = plan.angles+3*i;
             Angle& angle = room.angles[i];
             angle.geometry = F::bondAngle(x[atoms[0]], x[atoms[1]], x[atoms[2]]);
@@ -141,12 +161,80 @@ struct Geometry {
             angle.sine = angle.geometry.sine;
             angle.cosine = angle.geometry.cosine;
         }
-        for (int i = 0; i < plan.numParticles-3; i++) {
+        for (int i = 0; i < plan.numTorsions; i++) {
             const int* atoms = plan.torsions+4*i;
             Torsion& torsion = room.torsions[i];
             torsion.angle = F::bondAngle(x[atoms[1]], x[atoms[2]], x[atoms[3]]);
             torsion.geometry = F::torsion(x[atoms[0]], x[atoms[1]], x[atoms[2]], x[atoms[3]]);
         }
+    }
+
+    static Vector constantVector(const double* v) {
+        return {V(v[0]), V(v[1]), V(v[2])};
+    }
+
+    /** The block's coordinates. */
+    static void measureBlock(const BlockPlan& plan, const Room& room) {
+        Block& block = *room.block;
+        const V zero(0.0), one(1.0);
+        block.ratio = one;
+        for (int i = 0; i < plan.numBlock; i++)
+            room.aligned[i] = room.positions[plan.block[i]];
+        if (plan.aligned) {
+            Vector mean = {zero, zero, zero};
+            for (int i = 0; i < plan.numBlock; i++)
+                mean = F::vectorCombination(one, mean, V(1.0/plan.numBlock), room.aligned[i]);
+            typename F::Matrix3 h = {zero, zero, zero, zero, zero, zero, zero, zero, zero};
+            for (int i = 0; i < plan.numBlock; i++) {
+                room.aligned[i] = F::vectorDifference(room.aligned[i], mean);
+                h = F::matrixAddProduct(h, room.aligned[i], constantVector(plan.reference+3*i));
+            }
+            block.alignment = F::alignment(h);
+            for (int i = 0; i < plan.numBlock; i++)
+                room.aligned[i] = F::matrixTimesVector(block.alignment.rotation, room.aligned[i]);
+            block.ratio = block.alignment.determinant*V(plan.inverseReferenceDeterminant);
+        }
+        for (int d = 0; d < plan.dimensions; d++) {
+            const double* row = plan.whitening+d*static_cast<std::size_t>(3*plan.numBlock);
+            V w(-plan.offset[d]);
+            for (int i = 0; i < plan.numBlock; i++)
+                w = w+F::vectorDot(constantVector(row+3*i), room.aligned[i]);
+            room.coordinates[d] = {{w, one}, zero};
+        }
+        block.chi = {one, zero};
+        block.wall = block.radiusFactor = zero;
+    }
+
+    /** s, chi and W of the block; @return whether it is on its inner support */
+    static Mask continueBlock(const BlockPlan& plan, const Room& room, V& chi, V& walls) {
+        using std::sqrt;
+        Block& block = *room.block;
+        const V zero(0.0), one(1.0);
+        Mask inside = (one == one);
+        for (int d = 0; d < plan.dimensions; d++) {
+            const SupportRange& r = plan.ranges[d];
+            BlockCoordinate& coordinate = room.coordinates[d];
+            const V w = coordinate.saturated.value;
+            inside = inside & (w >= V(r.lower)) & (w <= V(r.upper));
+            coordinate.saturated = F::saturate(w, V(r.lower), V(r.upper), V(r.margin));
+            const Continued wall = wallOf(w, r);
+            coordinate.slope = wall.d1;
+            block.wall = block.wall+wall.value;
+        }
+        if (plan.aligned) {
+            inside = inside & (block.ratio >= V(plan.determinantRatio.lower));
+            block.chi = F::chiOfLength(block.ratio, V(plan.determinantRatio.chiLow0), V(plan.determinantRatio.inverseChiLow));
+            V squares(0.0);
+            for (int i = 0; i < plan.numBlock; i++)
+                squares = squares+F::vectorDot(room.aligned[i], room.aligned[i]);
+            const V radius = sqrt(squares*V(1.0/plan.numBlock));
+            const Continued wall = wallOf(radius, plan.radius);
+            block.radiusFactor = wall.d1/(V(double(plan.numBlock))*choose(radius > zero, radius, one));
+            walls = walls+wall.value;
+        }
+        chi = chi*block.chi.value;
+        walls = walls+block.chi.value*block.wall;
+        return inside;
     }
 
     static Continued chiOfCosine(V cosine, const SupportRange& r) {
@@ -164,7 +252,7 @@ struct Geometry {
         // Not a number counts as outside.
         Mask inside = (chi == one);
         const auto between = [](V x, double lower, double upper) { return (x >= V(lower)) & (x <= V(upper)); };
-        for (int i = 0; i < plan.numParticles-1; i++) {
+        for (int i = 0; i < plan.numBonds; i++) {
             const SupportRange& r = plan.bondRanges[i];
             Bond& bond = room.bonds[i];
             const V b = bond.geometry.length;
@@ -177,7 +265,7 @@ struct Geometry {
             bond.slope = wall.d1;
             walls = walls+wall.value;
         }
-        for (int i = 0; i < plan.numParticles-2; i++) {
+        for (int i = 0; i < plan.numAngles; i++) {
             const SupportRange& r = plan.angleRanges[i];
             Angle& angle = room.angles[i];
             const V theta = angle.saturated.value, cosine = angle.geometry.cosine;
@@ -197,7 +285,7 @@ struct Geometry {
             angle.slope = wall.d1;
             walls = walls+wall.value;
         }
-        for (int i = 0; i < plan.numParticles-3; i++) {
+        for (int i = 0; i < plan.numTorsions; i++) {
             const SupportRange& r = plan.torsionAngleRanges[i];
             Torsion& torsion = room.torsions[i];
             const V cosine = torsion.angle.cosine;
@@ -209,13 +297,15 @@ struct Geometry {
             torsion.slope = wall.d1;
             walls = walls+wall.value;
         }
+        if (plan.block.numBlock > 0)
+            inside = inside & continueBlock(plan.block, room, chi, walls);
         const Mask active = (chi > zero);
         if (!Lanes<V>::all(active)) {
-            for (int i = 0; i < plan.numParticles-1; i++)
+            for (int i = 0; i < plan.numBonds; i++)
                 room.bonds[i].chiRatio = choose(active, room.bonds[i].chiRatio, zero);
-            for (int i = 0; i < plan.numParticles-2; i++)
+            for (int i = 0; i < plan.numAngles; i++)
                 room.angles[i].chiRatio = choose(active, room.angles[i].chiRatio, zero);
-            for (int i = 0; i < plan.numParticles-3; i++) {
+            for (int i = 0; i < plan.numTorsions; i++) {
                 Torsion& torsion = room.torsions[i];
                 torsion.chiRatio = choose(active, torsion.chiRatio, zero);
                 typename F::Torsion& t = torsion.geometry;
@@ -234,6 +324,8 @@ struct Geometry {
         const Room room = layOut(plan, memory);
         loadPositions(plan, positions, used, room.positions);
         measure(plan, room);
+        if (plan.block.numBlock > 0)
+            measureBlock(plan.block, room);
         Mask active = (V(1.0) == V(1.0));
         if (values != nullptr) {
             continueSupport(plan, room, *values);
@@ -243,25 +335,31 @@ struct Geometry {
             store(coordinates, choose(active, value, V(0.5)));
             coordinates += M;
         };
-        for (int i = 0; i < plan.numParticles-1; i++)
+        for (int i = 0; i < plan.numBonds; i++)
             put(room.bonds[i].saturated.value);
-        for (int i = 0; i < plan.numParticles-2; i++)
+        for (int i = 0; i < plan.numAngles; i++)
             put(room.angles[i].saturated.value*V(1/PI));
-        for (int i = 0; i < plan.numParticles-3; i++) {
+        for (int i = 0; i < plan.numTorsions; i++) {
             const typename F::Torsion& t = room.torsions[i].geometry;
             put((arcTangent(t.scaledSine, t.scaledCosine)+V(PI))*V(1/(2*PI)));
         }
-        // Volume elements b^2 sin(theta), and of the frame what its measure has. Logarithms of products of a few.
+        for (int d = 0; d < plan.block.dimensions; d++)
+            put(room.coordinates[d].saturated.value);
+        // Volume elements b^2 sin(theta), and of the frame or the block what its measure has. Logarithms of products of a few.
         V sum(plan.logConstant), product(1.0);
-        if (plan.cartesian) {
+        if (!plan.hasFrame) {
+            if (plan.block.aligned)
+                product = room.block->alignment.determinant;
+        }
+        else if (plan.cartesian) {
             const V b = room.bonds[0].saturated.value*room.bonds[1].saturated.value;
             product = b*b*room.angles[0].sine;
         }
         else
             product = room.bonds[1].saturated.value;
-        for (int i = 2; i < plan.numParticles-1; i++) {
+        for (int i = (plan.hasFrame ? 2 : 0); i < plan.numBonds; i++) {
             const V b = room.bonds[i].saturated.value;
-            product = product*(b*b*room.angles[i-1].sine);
+            product = product*(b*b*room.angles[plan.hasFrame ? i-1 : i].sine);
             if (i%8 == 0) {
                 sum = sum-log(product);
                 product = V(1.0);
@@ -284,6 +382,64 @@ struct Geometry {
         add(gradient[j], -factor, angle.dK);
     }
 
+    /** The gradient of the block's coordinates, which next() gives one after the other, and of its volume element. */
+    template <class Next>
+    static void leaveBlock(const BlockPlan& plan, const Room& room, V flowFactor, V chiFactor, bool continued, const Next& next) {
+        const Block& block = *room.block;
+        Vector* g = room.positions;
+        const V zero(0.0), one(1.0);
+        for (int d = 0; d < plan.dimensions; d++) {
+            const BlockCoordinate& coordinate = room.coordinates[d];
+            V factor = next()*flowFactor;
+            if (continued)
+                factor = factor*coordinate.saturated.d1+block.chi.value*coordinate.slope;
+            // For now, in the frame of the reference if aligned.
+            coordinateGradient(room, d) = factor;
+        }
+        // Of ln det A. Where chi is 0 it is lost.
+        V determinantFactor = -flowFactor;
+        if (continued) {
+            const V chiRatio = choose(block.chi.value > zero, block.chi.d1/block.chi.value, zero);
+            determinantFactor = determinantFactor+(chiFactor*chiRatio+block.chi.d1*block.wall)*block.ratio;
+        }
+        typename F::SymmetricMatrix3 volume;
+        if (plan.aligned)
+            volume = F::symmetricScaled(determinantFactor, F::traceMinus(block.alignment.inverse));
+        Vector torque = {zero, zero, zero};
+        const auto gradientOf = [&](int i) {
+            Vector gradient = {zero, zero, zero};
+            for (int d = 0; d < plan.dimensions; d++)
+                add(gradient, coordinateGradient(room, d), constantVector(plan.whitening+(d*static_cast<std::size_t>(plan.numBlock)+i)*3));
+            if (plan.aligned) {
+                add(gradient, one, F::symmetricTimesVector(volume, constantVector(plan.reference+3*i)));
+                add(gradient, block.radiusFactor, room.aligned[i]);
+            }
+            return gradient;
+        };
+        if (!plan.aligned) {
+            for (int i = 0; i < plan.numBlock; i++)
+                add(g[plan.block[i]], one, gradientOf(i));
+            return;
+        }
+        for (int i = 0; i < plan.numBlock; i++) {
+            const Vector a = room.aligned[i];
+            const Vector gradient = gradientOf(i);
+            add(torque, one, F::vectorCross(a, gradient));
+            room.aligned[i] = gradient;
+        }
+        const Vector turn = F::symmetricTimesVector(block.alignment.inverse, torque);
+        for (int i = 0; i < plan.numBlock; i++) {
+            const Vector gradient = F::vectorCombination(one, room.aligned[i], one,
+                    F::vectorCross(constantVector(plan.reference+3*i), turn));
+            add(g[plan.block[i]], one, F::transposedTimesVector(block.alignment.rotation, gradient));
+        }
+    }
+
+    /** Of lambda*flow + wall with respect to a coordinate of the block, in place of its wall's slope. */
+    static V& coordinateGradient(const Room& room, int d) {
+        return room.coordinates[d].slope;
+    }
+
     static void leave(const GeometryPlan& plan, double lambda, const double* logProb, const double* gradient, int used, int M,
             const ContinuationValues* values, double* positionGradient, double* memory) {
         const Room room = layOut(plan, memory);
@@ -304,19 +460,19 @@ struct Geometry {
             gradient += M;
             return value;
         };
-        for (int i = 0; i < plan.numParticles-1; i++) {
+        for (int i = 0; i < plan.numBonds; i++) {
             const Bond& bond = room.bonds[i];
-            const double powerInVolume = (plan.cartesian ? 2 : (i == 0 ? 0 : (i == 1 ? 1 : 2)));
+            const double powerInVolume = (plan.cartesian || !plan.hasFrame ? 2 : (i == 0 ? 0 : (i == 1 ? 1 : 2)));
             V factor = (next()-V(powerInVolume)/bond.saturated.value)*flowFactor;
             if (continued)
                 factor = factor*bond.saturated.d1+(chiFactor*bond.chiRatio+bond.slope);
             add(g[plan.bonds[2*i]], factor, bond.geometry.dI);
             add(g[plan.bonds[2*i+1]], -factor, bond.geometry.dI);
         }
-        for (int i = 0; i < plan.numParticles-2; i++) {
+        for (int i = 0; i < plan.numAngles; i++) {
             const Angle& angle = room.angles[i];
             V angleGradient = next()*V(1/PI);
-            if (plan.cartesian || i > 0)
+            if (plan.cartesian || !plan.hasFrame || i > 0)
                 angleGradient = angleGradient-angle.cosine/angle.sine;
             angleGradient = angleGradient*flowFactor;
             if (continued)
@@ -328,7 +484,7 @@ struct Geometry {
             const int* atoms = plan.angles+3*i;
             addAngle(g, atoms[0], atoms[1], atoms[2], factor, angle.geometry);
         }
-        for (int i = 0; i < plan.numParticles-3; i++) {
+        for (int i = 0; i < plan.numTorsions; i++) {
             const Torsion& torsion = room.torsions[i];
             const int* atoms = plan.torsions+4*i;
             if (continued)
@@ -339,6 +495,8 @@ struct Geometry {
             add(g[atoms[2]], factor, torsion.geometry.dK);
             add(g[atoms[3]], factor, torsion.geometry.dL);
         }
+        if (plan.block.numBlock > 0)
+            leaveBlock(plan.block, room, flowFactor, chiFactor, continued, next);
         double lanes[3][L];
         for (int i = 0; i < plan.numParticles; i++) {
             store(lanes[0], g[i].x);
@@ -362,15 +520,39 @@ struct Geometry {
                 double* x = coordinates+plan.coordinates[i]*static_cast<std::size_t>(M)+m;
                 typename F::MarginalValue value;
                 V density;
-                if (plan.uniform) {
-                    value = F::uniformMarginal(load(x), V(p.lower), V(p.inverseWidth), V(p.logInverseWidth));
-                    density = V(p.inverseWidth);
+                Mask inside;
+                switch (plan.map) {
+                    case MarginalPlan::Map::Uniform:
+                        value = F::uniformMarginal(load(x), V(p.lower), V(p.inverseWidth), V(p.logInverseWidth));
+                        density = V(p.inverseWidth);
+                        inside = (value.value >= zero) & (value.value <= one);
+                        break;
+                    case MarginalPlan::Map::AffineNormalization:
+                        value = F::uniformMarginal(load(x), V(p.lower), V(p.inverseWidth), V(p.logInverseWidth));
+                        density = V(p.inverseWidth);
+                        inside = (value.value == value.value);
+                        break;
+                    case MarginalPlan::Map::Logit:
+                        // Rounding may have reached an edge, which marginals alone look after.
+                        value = F::logitMap(load(x));
+                        density = exp(value.logDensity);
+                        inside = (value.value == value.value);
+                        break;
+                    case MarginalPlan::Map::Logistic:
+                        value = F::logisticMap(load(x));
+                        density = exp(value.logDensity);
+                        inside = (value.value == value.value);
+                        break;
+                    case MarginalPlan::Map::CircularShift:
+                        value = F::circularShiftMap(load(x), V(p.lower));
+                        density = one;
+                        inside = (value.value == value.value);
+                        break;
+                    default:
+                        value = F::normalMarginal(load(x), V(p.mean), V(p.inverseStd), V(p.cdfLower), V(p.inverseMass), V(p.logNorm));
+                        density = exp(value.logDensity);
+                        inside = (value.value >= zero) & (value.value <= one);
                 }
-                else {
-                    value = F::normalMarginal(load(x), V(p.mean), V(p.inverseStd), V(p.cdfLower), V(p.inverseMass), V(p.logNorm));
-                    density = exp(value.logDensity);
-                }
-                const Mask inside = (value.value >= zero) & (value.value <= one);
                 store(x, choose(inside, value.value, V(0.5)));
                 store(logDet+m, load(logDet+m)+choose(inside, value.logDensity, V(-std::numeric_limits<double>::infinity())));
                 store(state+i*M+m, density);

@@ -20,25 +20,44 @@ struct SupportRange {
     double chiLow0, inverseChiLow, chiHigh0, inverseChiHigh;    // chi is 0 beyond *0 and 1 from 1/inverse* inside of it on
 };
 
+/** A block of B particles that the others are placed from: docs/theory.md, "Mixed coordinates". */
+struct BlockPlan {
+    int numBlock, dimensions;           // B, 0 if there is none; D
+    const int* block;                   // (B) particles
+    bool aligned;                       // and centred
+    const double* reference;            // (B, 3)
+    const double* whitening;            // (D, 3B)
+    const double* offset;               // (D), what is subtracted after the whitening
+    double inverseReferenceDeterminant; // 1/det A of the reference
+    const SupportRange* ranges;         // (D), of the coordinates; of a range, those of s and W alone
+    SupportRange determinantRatio;      // det A/det A_r: chi
+    SupportRange radius;                // of gyration, nm: W
+};
+
 struct GeometryPlan {
     int numParticles;
-    const int* bonds;                   // (P-1, 2) atoms, in coordinate order, as all of the following
-    const int* angles;                  // (P-2, 3)
-    const int* torsions;                // (P-3, 4)
+    int numBonds, numAngles, numTorsions;
+    bool hasFrame;                      // the first two bonds and the first angle are those of the frame
+    const int* bonds;                   // (numBonds, 2) atoms, in coordinate order, as all of the following
+    const int* angles;                  // (numAngles, 3)
+    const int* torsions;                // (numTorsions, 4)
+    BlockPlan block;
     bool cartesian;                     // measure
     double logConstant;                 // the part of ln|det| that does not depend on positions
-    const SupportRange* bondRanges;     // (P-1)
-    const SupportRange* angleRanges;    // (P-2)
-    const SupportRange* torsionAngleRanges;    // (P-3), of the angle jkl
+    const SupportRange* bondRanges;     // (numBonds)
+    const SupportRange* angleRanges;    // (numAngles)
+    const SupportRange* torsionAngleRanges;    // (numTorsions), of the angle jkl
     double ceiling;                     // c
 };
 
+/** A map of single coordinates: of a marginal layer, or an elementwise one. */
 struct MarginalPlan {
+    enum class Map { Uniform, Normal, AffineNormalization, Logit, Logistic, CircularShift };
     struct Parameters {
-        double lower, inverseWidth, logInverseWidth;                  // uniform
+        double lower, inverseWidth, logInverseWidth;                  // uniform, affine normalization; `lower` is a circle's shift
         double mean, inverseStd, cdfLower, inverseMass, logNorm;      // normal, truncated normal
     };
-    bool uniform;
+    Map map;
     int numCoordinates;
     const int* coordinates;
     const Parameters* parameters;
@@ -62,7 +81,7 @@ struct GeometryKernels {
      * Positions to the coordinates of the first layer.
      *
      * @param positions    (used, numParticles, 3); lanes beyond `used` repeat the last molecule
-     * @param coordinates  out, [3P-6][M]; 1/2 where chi is 0
+     * @param coordinates  out, [n][M]; 1/2 where chi is 0
      * @param logDet       out, [M], ln|det|
      * @param values       out, or null: without continuation
      */
@@ -72,15 +91,15 @@ struct GeometryKernels {
      * The gradient with respect to positions, (used, numParticles, 3), of L = l(coordinates) + ln|det|, or with continuation that of
      * lambda*flow + wall.
      *
-     * @param gradient  [3P-6][M], dl/d(coordinates)
+     * @param gradient  [n][M], dl/d(coordinates)
      * @param logProb   [M], ln p, and 0 where chi is 0; used with continuation only
      * @param values    those of enter, or null
      */
     void (*leave)(const GeometryPlan& plan, double lambda, const double* logProb, const double* gradient, int used, int M,
             const ContinuationValues* values, double* positionGradient, double* room);
     /**
-     * Replace the coordinates [n][M] of a marginal layer by their CDFs and add ln|det J| to `logDet` [M]; -inf if a coordinate is outside of
-     * the support, which then becomes 1/2. All M molecules of the group, M a multiple of vectorLength.
+     * Replace the coordinates [n][M] of a layer of single coordinates by what it maps them to and add ln|det J| to `logDet` [M]; -inf if a
+     * coordinate is outside of the support, which then becomes 1/2. All M molecules of the group, M a multiple of vectorLength.
      *
      * @param state  out, [2][coordinates of the layer][M], for the way back
      */

@@ -10,6 +10,8 @@
 using namespace OpenMMFlow;
 using namespace std;
 
+static const double NORMAL_WIDTHS = 8;
+
 using Range = pair<double, double>;
 
 /**
@@ -26,7 +28,8 @@ static double lowestLogDensity(const CoordinateDistributions& distributions, con
             if (ranges != nullptr)
                 edges = (*ranges)[distributions.coordinates[i]];
             else
-                edges = {distributions.mean.values[i]-8*distributions.std.values[i], distributions.mean.values[i]+8*distributions.std.values[i]};
+                edges = {distributions.mean.values[i]-NORMAL_WIDTHS*distributions.std.values[i],
+                        distributions.mean.values[i]+NORMAL_WIDTHS*distributions.std.values[i]};
         }
         sum += min(marginals.evaluate(i, edges.first).logDensity, marginals.evaluate(i, edges.second).logDensity);
     }
@@ -52,11 +55,42 @@ static double lowestLogSlope(const CouplingLayer& coupling, const vector<Domain>
     return inverse ? -logSlope.second : logSlope.first;
 }
 
+/** The same of a layer without a network. */
+static double lowestLogSlope(const ElementwiseLayer& layer, vector<Range>& ranges) {
+    // ln of the smallest number that a probability is away from 0 and 1.
+    const double farthestLogit = 40;
+    double sum = 0;
+    for (size_t i = 0; i < layer.coordinates.size(); i++) {
+        Range& range = ranges[layer.coordinates[i]];
+        switch (layer.map) {
+            case ElementwiseMap::AffineNormalization: {
+                const double shift = layer.shift.values[i], scale = layer.scale.values[i];
+                range = {(range.first-shift)/scale, (range.second-shift)/scale};
+                sum -= log(scale);
+                break;
+            }
+            case ElementwiseMap::Logit:
+                // Its slope is at least 4.
+                range = {-farthestLogit, farthestLogit};
+                break;
+            case ElementwiseMap::Logistic:
+                sum -= max(abs(range.first), abs(range.second))+2*log(2.0);
+                range = {0, 1};
+                break;
+            case ElementwiseMap::CircularShift:
+                break;
+        }
+    }
+    return sum;
+}
+
 double OpenMMFlow::logProbLowerBound(const Architecture& architecture) {
     double bound = 0;
     const vector<vector<Domain>> domains = coordinateDomains(architecture);
-    // Bonds up to 1 nm, angles divided by pi, turns.
+    // Bonds up to 1 nm, angles divided by pi, turns; what is of a block is whitened.
     vector<Range> ranges(architecture.numCoordinates(), {0, 1});
+    fill(ranges.begin()+architecture.numBonds()+architecture.numAngles()+architecture.numTorsions(), ranges.end(),
+            Range(-NORMAL_WIDTHS, NORMAL_WIDTHS));
     for (size_t l = 1; l < architecture.layers.size(); l++) {
         const Layer& layer = architecture.layers[l];
         if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer)) {
@@ -66,6 +100,13 @@ double OpenMMFlow::logProbLowerBound(const Architecture& architecture) {
         }
         else if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
             bound += coupling->transformed.size()*lowestLogSlope(*coupling, domains[l-1], ranges);
+        else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layer))
+            bound += lowestLogSlope(*elementwise, ranges);
+        else if (const PermutationLayer* permutation = get_if<PermutationLayer>(&layer)) {
+            const vector<Range> before = ranges;
+            for (size_t i = 0; i < ranges.size(); i++)
+                ranges[i] = before[permutation->order[i]];
+        }
     }
     for (const CoordinateDistributions& base : architecture.base)
         bound += lowestLogDensity(base, &ranges);

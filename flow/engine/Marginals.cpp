@@ -48,7 +48,7 @@ Marginals::Marginals(const CoordinateDistributions& source) :
 }
 
 MarginalPlan Marginals::plan() const {
-    return {distribution == Distribution::Uniform, static_cast<int>(coordinates.size()), coordinates.data(), parameters.data()};
+    return {distribution == Distribution::Uniform ? MarginalPlan::Map::Uniform : MarginalPlan::Map::Normal, static_cast<int>(coordinates.size()), coordinates.data(), parameters.data()};
 }
 
 F::MarginalValue Marginals::evaluate(int index, double x) const {

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 
 using namespace OpenMMFlow;
 using namespace std;
+
+using Support = SupportContinuation::Support;
 
 namespace {
 
@@ -29,32 +32,64 @@ const double TORSION_ANGLE_WALL_FRACTION = 0.5;
 
 // What stands in for an edge that a marginal does not have.
 const double NORMAL_WIDTHS = 8;
+// The same before a logit, which near 1 magnifies the rounding of the cumulative distribution function.
+const double NORMAL_WIDTHS_BEFORE_LOGIT = 5;
 const double SMALLEST_BOND = 0.01, LARGEST_BOND = 1.0;
 
-struct Support {
-    double lower, upper;
-};
+// Of a block in Cartesians: its coordinates, which are whitened, and where its alignment begins to lose its meaning.
+const double BLOCK_MARGIN = 0.25;
+const double BLOCK_WALL_WIDTH = 0.5;
+const double LARGEST_BLOCK_COORDINATE = 8;
+const double SMALLEST_DETERMINANT_RATIO = 0.05;
 
-/** Support of every bond (nm) and angle (rad) of the Z-matrix, in coordinate order. */
+/** Which coordinates of the first layer a logit maps at last: [coordinate]. */
+vector<char> meetLogit(const Architecture& architecture) {
+    vector<int> order(architecture.numCoordinates());
+    iota(order.begin(), order.end(), 0);
+    vector<char> result(order.size(), false);
+    for (const Layer& layer : architecture.layers)
+        if (const PermutationLayer* permutation = get_if<PermutationLayer>(&layer)) {
+            const vector<int> before = order;
+            for (size_t i = 0; i < order.size(); i++)
+                order[i] = before[permutation->order[i]];
+        }
+        else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layer)) {
+            if (elementwise->map == ElementwiseMap::Logit)
+                for (int coordinate : elementwise->coordinates)
+                    result[order[coordinate]] = true;
+        }
+    return result;
+}
+
+/** Support of every bond (nm), angle (rad) and coordinate of the block, in this order. */
 vector<Support> supports(const Architecture& architecture) {
-    const int numBonds = architecture.numParticles-1, numAngles = architecture.numParticles-2;
+    const int numBonds = architecture.numBonds(), numAngles = architecture.numAngles(), numTorsions = architecture.numTorsions();
+    const int firstOfBlock = numBonds+numAngles+numTorsions;
     vector<Support> supports(numBonds, {SMALLEST_BOND, LARGEST_BOND});
     supports.resize(numBonds+numAngles, {0, PI});
-    for (const Layer& layer : architecture.layers)
-        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
+    supports.resize(numBonds+numAngles+architecture.numCoordinates()-firstOfBlock, {-LARGEST_BLOCK_COORDINATE, LARGEST_BLOCK_COORDINATE});
+    const vector<vector<CoordinateOrigin>> origins = coordinateOrigins(architecture);
+    const vector<char> beforeLogit = meetLogit(architecture);
+    for (size_t l = 1; l < architecture.layers.size(); l++)
+        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&architecture.layers[l]))
             for (size_t i = 0; i < marginal->coordinates.size(); i++) {
-                int coordinate = marginal->coordinates[i];
-                if (coordinate >= numBonds+numAngles)
+                const CoordinateOrigin& origin = origins[l-1][marginal->coordinates[i]];
+                if (!origin.known)
                     continue;
                 double lower = Marginals::lowerEdge(*marginal, i), upper = Marginals::upperEdge(*marginal, i);
                 if (marginal->distribution == Distribution::Normal) {
-                    lower = marginal->mean.values[i]-NORMAL_WIDTHS*marginal->std.values[i];
-                    upper = marginal->mean.values[i]+NORMAL_WIDTHS*marginal->std.values[i];
+                    const double widths = (beforeLogit[origin.coordinate] ? NORMAL_WIDTHS_BEFORE_LOGIT : NORMAL_WIDTHS);
+                    lower = marginal->mean.values[i]-widths*marginal->std.values[i];
+                    upper = marginal->mean.values[i]+widths*marginal->std.values[i];
                 }
-                double unit = (coordinate < numBonds ? 1 : PI);
-                Support& support = supports[coordinate];
-                support.lower = max(unit*lower, coordinate < numBonds ? SMALLEST_BOND : 0);
-                support.upper = (coordinate < numBonds ? upper : min(PI*upper, PI));
+                lower = origin.scale*lower+origin.shift;
+                upper = origin.scale*upper+origin.shift;
+                if (origin.coordinate < numBonds)
+                    supports[origin.coordinate] = {max(lower, SMALLEST_BOND), upper};
+                else if (origin.coordinate < numBonds+numAngles)
+                    supports[origin.coordinate] = {max(PI*lower, 0.0), min(PI*upper, PI)};
+                else
+                    supports[origin.coordinate-numTorsions] = {lower, upper};
             }
     return supports;
 }
@@ -74,24 +109,26 @@ void checkMargins(const vector<double>& margins, const vector<Support>& supports
 } // namespace
 
 SupportMargins OpenMMFlow::defaultMargins(const FlowModel& model) {
-    const int P = model.getNumParticles();
+    const Architecture& architecture = model.getArchitecture();
+    const int numBonds = architecture.numBonds(), numAngles = architecture.numAngles();
     SupportMargins margins;
-    vector<Support> all = supports(model.getArchitecture());
-    for (int i = 0; i < P-1; i++)
+    vector<Support> all = supports(architecture);
+    for (int i = 0; i < numBonds; i++)
         margins.bonds.push_back(min(BOND_MARGIN, LARGEST_MARGIN_FRACTION*(all[i].upper-all[i].lower)));
-    for (int i = P-1; i < 2*P-3; i++)
+    for (int i = numBonds; i < numBonds+numAngles; i++)
         margins.angles.push_back(min(ANGLE_MARGIN, LARGEST_MARGIN_FRACTION*(all[i].upper-all[i].lower)));
-    margins.torsionAngles.assign(P-3, TORSION_ANGLE_MARGIN);
+    margins.torsionAngles.assign(architecture.numTorsions(), TORSION_ANGLE_MARGIN);
     return margins;
 }
 
 SupportContinuation::SupportContinuation(const FlowModel& model, const SupportMargins& margins, double logProbLowerBound) {
-    const int P = model.getNumParticles();
-    vector<Support> all = supports(model.getArchitecture());
-    checkMargins(margins.bonds, all, 0, P-1, "bonds");
-    checkMargins(margins.angles, all, P-1, P-2, "angles");
-    checkMargins(margins.torsionAngles, vector<Support>(P-3, {0, PI}), 0, P-3, "angles jkl of torsions");
-    for (int i = 0; i < P-1; i++) {
+    const Architecture& architecture = model.getArchitecture();
+    const int numBonds = architecture.numBonds(), numAngles = architecture.numAngles(), numTorsions = architecture.numTorsions();
+    vector<Support> all = supports(architecture);
+    checkMargins(margins.bonds, all, 0, numBonds, "bonds");
+    checkMargins(margins.angles, all, numBonds, numAngles, "angles");
+    checkMargins(margins.torsionAngles, vector<Support>(numTorsions, {0, PI}), 0, numTorsions, "angles jkl of torsions");
+    for (int i = 0; i < numBonds; i++) {
         SupportRange r = {};
         r.margin = margins.bonds[i];
         r.lower = all[i].lower+r.margin;
@@ -103,9 +140,9 @@ SupportContinuation::SupportContinuation(const FlowModel& model, const SupportMa
         r.inverseChiLow = 1/(0.5*r.lower-r.chiLow0);
         bonds.push_back(r);
     }
-    for (int i = P-1; i < 2*P-3; i++) {
+    for (int i = numBonds; i < numBonds+numAngles; i++) {
         SupportRange r = {};
-        r.margin = margins.angles[i-(P-1)];
+        r.margin = margins.angles[i-numBonds];
         r.lower = all[i].lower+r.margin;
         r.upper = all[i].upper-r.margin;
         // The cosine falls with the angle.
@@ -132,11 +169,46 @@ SupportContinuation::SupportContinuation(const FlowModel& model, const SupportMa
     ceiling = 1-logProbLowerBound;
     for (const SupportRange& r : bonds)
         ceiling += 2*log(max(r.upper+r.margin, 1.0));
+    if (const MixedCoordinatesLayer* mixed = get_if<MixedCoordinatesLayer>(&architecture.layers.front()))
+        addBlock(BlockWhitening(*mixed, architecture.measure, "layers.0"), vector<Support>(all.begin()+numBonds+numAngles, all.end()));
+}
+
+void SupportContinuation::addBlock(const BlockWhitening& whitening, const vector<Support>& supports) {
+    const size_t size = whitening.reference.size(), n = supports.size();
+    double squares = 0;
+    for (double x : whitening.reference)
+        squares += x*x;
+    double largest = sqrt(squares);    // of |a|
+    for (size_t i = 0; i < n; i++) {
+        SupportRange r = {};
+        const double width = supports[i].upper-supports[i].lower;
+        r.margin = min(BLOCK_MARGIN, LARGEST_MARGIN_FRACTION*width);
+        r.lower = r.wallLower = supports[i].lower+r.margin;
+        r.upper = r.wallUpper = supports[i].upper-r.margin;
+        r.inverseWallWidth = 1/BLOCK_WALL_WIDTH;
+        block.push_back(r);
+        double column = 0;
+        for (size_t j = 0; j < size; j++)
+            column += whitening.unwhitening[j*n+i]*whitening.unwhitening[j*n+i];
+        largest += sqrt(column)*max(abs(supports[i].lower), abs(supports[i].upper));
+    }
+    radius.wallLower = -1;
+    radius.wallUpper = largest/sqrt(whitening.numBlock);
+    radius.inverseWallWidth = 1/BOND_WALL_WIDTH;
+    ceiling -= min(whitening.logDet, 0.0);
+    // det A is at most the cube of a third of its trace, which is twice that of C, which is at most |a| |r|.
+    if (whitening.aligned)
+        ceiling += max(3*log(2*largest*sqrt(squares)/3), 0.0);
 }
 
 void SupportContinuation::describe(GeometryPlan& plan) const {
     plan.bondRanges = bonds.data();
     plan.angleRanges = angles.data();
     plan.torsionAngleRanges = torsionAngles.data();
+    plan.block.ranges = block.data();
+    plan.block.determinantRatio.lower = SMALLEST_DETERMINANT_RATIO;
+    plan.block.determinantRatio.chiLow0 = SMALLEST_DETERMINANT_RATIO/2;
+    plan.block.determinantRatio.inverseChiLow = 2/SMALLEST_DETERMINANT_RATIO;
+    plan.block.radius = radius;
     plan.ceiling = ceiling;
 }

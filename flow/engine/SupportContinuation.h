@@ -4,6 +4,7 @@
 
 #include "engine/Evaluator.h"
 #include "engine/GeometryPlan.h"
+#include "model/BlockWhitening.h"
 
 #include <vector>
 
@@ -20,6 +21,11 @@ namespace OpenMMFlow {
  */
 class SupportContinuation {
 public:
+    /** Edges of a coordinate. */
+    struct Support {
+        double lower, upper;
+    };
+
     SupportContinuation(const FlowModel& model, const SupportMargins& margins, double logProbLowerBound);
     /** The part of a plan that is about the continuation; valid as long as this object. */
     void describe(GeometryPlan& plan) const;
@@ -29,7 +35,10 @@ public:
     }
 
 private:
-    std::vector<SupportRange> bonds, angles, torsionAngles;
+    void addBlock(const BlockWhitening& whitening, const std::vector<Support>& supports);
+
+    std::vector<SupportRange> bonds, angles, torsionAngles, block;
+    SupportRange radius = {};    // of gyration of the block
     double ceiling;
 };
 

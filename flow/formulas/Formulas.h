@@ -69,7 +69,9 @@ struct Formulas {
 #include "formulas/Analytic.h"
 #include "formulas/Transformers.h"
 #include "formulas/Marginal.h"
+#include "formulas/Elementwise.h"
 #include "formulas/InternalCoordinates.h"
+#include "formulas/Alignment.h"
 #include "formulas/SupportContinuation.h"
 };
 

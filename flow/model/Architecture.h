@@ -39,6 +39,19 @@ struct InternalCoordinatesLayer {
     std::vector<std::array<int, 4>> zMatrix;
 };
 
+/**
+ * Positions (P, 3) in nm to Q = zMatrix.size() bonds (nm), Q angles/pi, Q torsions in [0,1), and blockDimensions coordinates of the
+ * block of B particles that the others are placed from.
+ */
+struct MixedCoordinatesLayer {
+    std::vector<int> block;
+    int blockDimensions;
+    /** Rows (i, j, k, l), all full. */
+    std::vector<std::array<int, 4>> zMatrix;
+    /** (B, 3), nm; (blockDimensions, 3B), per nm. */
+    Tensor reference, whitening;
+};
+
 /** A distribution of each of some coordinates; as a layer the map to [0,1] by its cumulative distribution function. */
 struct CoordinateDistributions {
     Distribution distribution;
@@ -87,7 +100,23 @@ struct CouplingLayer {
     Conditioner conditioner;
 };
 
-using Layer = std::variant<InternalCoordinatesLayer, MarginalLayer, CouplingLayer>;
+enum class ElementwiseMap { AffineNormalization, Logit, Logistic, CircularShift };
+
+/** A map of single coordinates that no network has a part in. */
+struct ElementwiseLayer {
+    ElementwiseMap map;
+    std::vector<int> coordinates;
+    /** Each (coordinates) if the map has it, otherwise empty. */
+    Tensor shift, scale;
+};
+
+/** Coordinate i is order[i] of before. */
+struct PermutationLayer {
+    std::vector<int> order;
+};
+
+using Layer = std::variant<InternalCoordinatesLayer, MixedCoordinatesLayer, MarginalLayer, CouplingLayer, ElementwiseLayer,
+        PermutationLayer>;
 
 struct Architecture {
     int numParticles;
@@ -97,13 +126,15 @@ struct Architecture {
     std::vector<DistanceConstraint> constraints;
     /** The free-form `data` object, as JSON text. */
     std::string data;
-    /** In density direction; the first is the InternalCoordinatesLayer. */
+    /** In density direction; the first, and no other, is an InternalCoordinatesLayer or a MixedCoordinatesLayer. */
     std::vector<Layer> layers;
     std::vector<CoordinateDistributions> base;
 
-    int numCoordinates() const {
-        return 3*numParticles-6;
-    }
+    int numCoordinates() const;
+    /** Of the first layer, in this order; then come those of its block, if it has one. */
+    int numBonds() const;
+    int numAngles() const;
+    int numTorsions() const;
 };
 
 /** The domain of every coordinate before each layer but the first, and, last, of the latent: [layer][coordinate]. */
@@ -114,6 +145,26 @@ std::vector<int> rawBlockLengths(const CouplingLayer& coupling, const std::vecto
 
 /** That of the least smooth transformer, with its name in `leastSmooth` unless all of them are C-infinity. */
 Smoothness smoothness(const Architecture& architecture, std::string* leastSmooth = nullptr);
+
+/** What of the first layer a coordinate is, as long as nothing but normalizations and permutations has changed it. */
+struct CoordinateOrigin {
+    bool known;
+    int coordinate;
+    /** That coordinate = scale*(this one)+shift. */
+    double scale, shift;
+};
+
+/** Before each layer but the first, and, last, of the latent: [layer][coordinate]. Without values of tensors scales are 1. */
+std::vector<std::vector<CoordinateOrigin>> coordinateOrigins(const Architecture& architecture);
+
+/** An architecture whose permutations have been carried out on the indices of all that follows them, so that they change nothing. */
+struct UnpermutedArchitecture {
+    Architecture architecture;
+    /** Latent i of the original is coordinate latentOrder[i]. */
+    std::vector<int> latentOrder;
+};
+
+UnpermutedArchitecture withoutPermutations(const Architecture& architecture);
 
 } // namespace OpenMMFlow
 

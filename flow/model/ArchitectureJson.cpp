@@ -149,6 +149,19 @@ InternalCoordinatesLayer readInternalCoordinates(const Node& node) {
     return layer;
 }
 
+MixedCoordinatesLayer readMixedCoordinates(const Node& node) {
+    node.expectObject({"type", "block", "blockDimensions", "zMatrix"});
+    MixedCoordinatesLayer layer;
+    layer.block = node["block"].integers();
+    layer.blockDimensions = node["blockDimensions"].integer();
+    for (const Node& row : node["zMatrix"].items())
+        layer.zMatrix.push_back(row.integers<4>());
+    const int64_t numBlock = layer.block.size();
+    layer.reference.shape = {numBlock, 3};
+    layer.whitening.shape = {layer.blockDimensions, 3*numBlock};
+    return layer;
+}
+
 MarginalLayer readMarginal(const Node& node) {
     node.expectObject({"type", "distribution", "coordinates"});
     MarginalLayer layer;
@@ -239,16 +252,46 @@ CouplingLayer readCoupling(const Node& node, int version) {
     return layer;
 }
 
+ElementwiseLayer readElementwise(const Node& node, ElementwiseMap map) {
+    node.expectObject({"type", "coordinates"});
+    ElementwiseLayer layer;
+    layer.map = map;
+    layer.coordinates = node["coordinates"].integers();
+    const vector<int64_t> shape = {(int64_t) layer.coordinates.size()};
+    if (map == ElementwiseMap::AffineNormalization)
+        layer.scale.shape = shape;
+    if (map == ElementwiseMap::AffineNormalization || map == ElementwiseMap::CircularShift)
+        layer.shift.shape = shape;
+    return layer;
+}
+
+PermutationLayer readPermutation(const Node& node) {
+    node.expectObject({"type", "order"});
+    return {node["order"].integers()};
+}
+
 Layer readLayer(const Node& node, int version) {
     if (!node.has("type"))
         fail(node.getPath(), " must be an object with a \"type\"");
-    using Reader = Layer (*)(const Node&, int);
-    Reader reader = node["type"].choice<Reader>({
-        {"internalCoordinates", [](const Node& n, int) -> Layer { return readInternalCoordinates(n); }},
-        {"marginal", [](const Node& n, int) -> Layer { return readMarginal(n); }},
-        {"coupling", [](const Node& n, int v) -> Layer { return readCoupling(n, v); }},
+    struct Reader {
+        Layer (*read)(const Node&, int version);
+        int version;    // that has this type
+    };
+    const Reader reader = node["type"].choice<Reader>({
+        {"internalCoordinates", {[](const Node& n, int) -> Layer { return readInternalCoordinates(n); }, 1}},
+        {"marginal", {[](const Node& n, int) -> Layer { return readMarginal(n); }, 1}},
+        {"coupling", {[](const Node& n, int v) -> Layer { return readCoupling(n, v); }, 1}},
+        {"mixedCoordinates", {[](const Node& n, int) -> Layer { return readMixedCoordinates(n); }, 2}},
+        {"permutation", {[](const Node& n, int) -> Layer { return readPermutation(n); }, 2}},
+        {"affineNormalization", {[](const Node& n, int) -> Layer { return readElementwise(n, ElementwiseMap::AffineNormalization); }, 2}},
+        {"logit", {[](const Node& n, int) -> Layer { return readElementwise(n, ElementwiseMap::Logit); }, 2}},
+        {"logistic", {[](const Node& n, int) -> Layer { return readElementwise(n, ElementwiseMap::Logistic); }, 2}},
+        {"circularShift", {[](const Node& n, int) -> Layer { return readElementwise(n, ElementwiseMap::CircularShift); }, 2}},
     });
-    return reader(node, version);
+    if (version < reader.version)
+        fail(node.getPath(), ".type is \"", node["type"].text(), "\", which version ", reader.version,
+                " of the format has, but the document says that it is of version ", version);
+    return reader.read(node, version);
 }
 
 /** Before anything else is looked at: a later version may differ in all of it. Returns the version. */

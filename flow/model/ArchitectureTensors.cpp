@@ -15,22 +15,30 @@ namespace {
 /** Call visit(name, tensor) for each tensor; Model is Architecture or const Architecture. */
 template <class Model, class Visit>
 void forEachTensor(Model& architecture, const Visit& visit) {
+    // Which tensors a distribution or a map has shows in the shapes.
+    auto visitIfPresent = [&](const string& name, auto& tensor) {
+        if (!tensor.shape.empty())
+            visit(name, tensor);
+    };
     auto visitDistributions = [&](const string& prefix, auto& distributions) {
-        // Which of them a distribution has shows in the shapes.
-        auto visitIfPresent = [&](const char* name, auto& tensor) {
-            if (!tensor.shape.empty())
-                visit(prefix+name, tensor);
-        };
-        visitIfPresent(".lower", distributions.lower);
-        visitIfPresent(".upper", distributions.upper);
-        visitIfPresent(".mean", distributions.mean);
-        visitIfPresent(".std", distributions.std);
+        visitIfPresent(prefix+".lower", distributions.lower);
+        visitIfPresent(prefix+".upper", distributions.upper);
+        visitIfPresent(prefix+".mean", distributions.mean);
+        visitIfPresent(prefix+".std", distributions.std);
     };
     for (size_t l = 0; l < architecture.layers.size(); l++) {
         const string layerName = "layers."+to_string(l);
         auto& layer = architecture.layers[l];
         if (auto* marginal = get_if<MarginalLayer>(&layer))
             visitDistributions(layerName, *marginal);
+        else if (auto* mixed = get_if<MixedCoordinatesLayer>(&layer)) {
+            visit(layerName+".reference", mixed->reference);
+            visit(layerName+".whitening", mixed->whitening);
+        }
+        else if (auto* elementwise = get_if<ElementwiseLayer>(&layer)) {
+            visitIfPresent(layerName+".shift", elementwise->shift);
+            visitIfPresent(layerName+".scale", elementwise->scale);
+        }
         else if (auto* coupling = get_if<CouplingLayer>(&layer))
             for (size_t n = 0; n < coupling->conditioner.networks.size(); n++) {
                 auto& network = coupling->conditioner.networks[n];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "model/ArchitectureValidation.h"
+#include "model/BlockWhitening.h"
 #include "model/Failure.h"
 #include "model/TopologyValidation.h"
 
@@ -112,11 +113,36 @@ void checkCoupling(const CouplingLayer& coupling, const vector<Domain>& domains,
         checkFormulaTransformer(get<FormulaTransformer>(coupling.transformer), where+".transformer");
 }
 
-void checkMarginal(const MarginalLayer& marginal, const vector<Domain>& domains, const string& where) {
-    for (int coordinate : marginal.coordinates)
-        if (domains[coordinate] != Domain::Real)
+void checkDomains(const vector<int>& coordinates, const vector<Domain>& domains, Domain expected, const char* layer,
+        const string& where) {
+    for (int coordinate : coordinates)
+        if (domains[coordinate] != expected)
             fail(where, ".coordinates has coordinate ", coordinate, ", which is of domain ", describe(domains[coordinate]),
-                    " at this layer; a marginal maps real coordinates");
+                    " at this layer; ", layer, " maps ", describe(expected), " coordinates");
+}
+
+void checkMarginal(const MarginalLayer& marginal, const vector<Domain>& domains, const vector<CoordinateOrigin>& origins,
+        const string& where) {
+    checkDomains(marginal.coordinates, domains, Domain::Real, "a marginal", where);
+    if (marginal.distribution == Distribution::Normal)
+        return;
+    for (int coordinate : marginal.coordinates)
+        if (!origins[coordinate].known)
+            fail(where, ".coordinates has coordinate ", coordinate, ", which another layer has transformed before; a distribution with "
+                    "bounds is of a coordinate of the molecule. Put it before couplings, or take a normal distribution");
+}
+
+void checkElementwise(const ElementwiseLayer& layer, const vector<Domain>& domains, const string& where) {
+    switch (layer.map) {
+        case ElementwiseMap::AffineNormalization:
+            return checkDomains(layer.coordinates, domains, Domain::Real, "affineNormalization", where);
+        case ElementwiseMap::Logit:
+            return checkDomains(layer.coordinates, domains, Domain::Interval, "logit", where);
+        case ElementwiseMap::Logistic:
+            return checkDomains(layer.coordinates, domains, Domain::Real, "logistic", where);
+        case ElementwiseMap::CircularShift:
+            return checkDomains(layer.coordinates, domains, Domain::Circle, "circularShift", where);
+    }
 }
 
 void checkBase(const vector<CoordinateDistributions>& base, const vector<Domain>& domains) {
@@ -147,6 +173,15 @@ void checkIndices(const Layer& layer, int numCoordinates, const string& where) {
         checkNotEmpty(marginal->coordinates, where+".coordinates");
         checkCoordinates(marginal->coordinates, where+".coordinates", used);
     }
+    else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layer)) {
+        checkNotEmpty(elementwise->coordinates, where+".coordinates");
+        checkCoordinates(elementwise->coordinates, where+".coordinates", used);
+    }
+    else if (const PermutationLayer* permutation = get_if<PermutationLayer>(&layer)) {
+        if (permutation->order.size() != (size_t) numCoordinates)
+            fail(where, ".order has ", permutation->order.size(), " entries, expected one for each of the ", numCoordinates, " coordinates");
+        checkCoordinates(permutation->order, where+".order", used);
+    }
     else if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer)) {
         vector<char> usedAsCondition(numCoordinates, false);
         checkNotEmpty(coupling->transformed, where+".transformed");
@@ -165,7 +200,14 @@ double normalMass(double lower, double upper) {
     return 0.5*(erfc(-upper/sqrt(2.0))-erfc(-lower/sqrt(2.0)));
 }
 
-void checkMarginalValues(const MarginalLayer& marginal, int numParticles, const string& name) {
+void checkElementwiseValues(const ElementwiseLayer& layer, const string& name) {
+    for (size_t i = 0; i < layer.scale.values.size(); i++)
+        if (!(layer.scale.values[i] > 0) || !isfinite(1/layer.scale.values[i]))
+            fail(name, ".scale[", i, "] is ", layer.scale.values[i], ", expected a positive number");
+}
+
+void checkMarginalValues(const MarginalLayer& marginal, const Architecture& architecture, const vector<CoordinateOrigin>& origins,
+        const string& name) {
     for (size_t i = 0; i < marginal.coordinates.size(); i++) {
         const int coordinate = marginal.coordinates[i];
         const string entry = "["+to_string(i)+"] (coordinate "+to_string(coordinate)+")";
@@ -179,11 +221,16 @@ void checkMarginalValues(const MarginalLayer& marginal, int numParticles, const 
         double lower = marginal.lower.values[i], upper = marginal.upper.values[i];
         if (!(lower < upper) || !isfinite(1/(upper-lower)))
             fail(name, ": lower", entry, " is ", lower, " and upper ", upper, ", expected lower < upper");
-        bool isBond = (coordinate < numParticles-1);
-        if (isBond && lower < 0)
-            fail(name, ".lower", entry, " is ", lower, " nm, but it is of a bond, which is never negative; expected >= 0");
-        if (!isBond && (lower < 0 || upper > 1))
-            fail(name, ": bounds ", lower, " and ", upper, " of ", entry,
+        // What a normalization has rounded is no error.
+        const CoordinateOrigin& origin = origins[coordinate];
+        const double first = origin.scale*lower+origin.shift, last = origin.scale*upper+origin.shift;
+        const double tolerance = (origin.scale == 1 && origin.shift == 0 ? 0 : 1e-9);
+        bool isBond = (origin.coordinate < architecture.numBonds());
+        bool isAngle = (!isBond && origin.coordinate < architecture.numBonds()+architecture.numAngles());
+        if (isBond && first < -tolerance)
+            fail(name, ".lower", entry, " is ", first, " nm, but it is of a bond, which is never negative; expected >= 0");
+        if (isAngle && (first < -tolerance || last > 1+tolerance))
+            fail(name, ": bounds ", first, " and ", last, " of ", entry,
                     " are of an angle divided by pi; expected them within 0 and 1");
         if (marginal.distribution == Distribution::TruncatedNormal) {
             double mean = marginal.mean.values[i], std = marginal.std.values[i];
@@ -242,37 +289,53 @@ void OpenMMFlow::validateStructure(const Architecture& architecture) {
     if (!(architecture.temperature > 0))
         fail("temperature is ", architecture.temperature, " K, expected that of the training data, which must be positive");
     const vector<Layer>& layers = architecture.layers;
-    if (layers.empty() || !holds_alternative<InternalCoordinatesLayer>(layers.front()))
-        fail("the first of layers must be of type internalCoordinates");
+    const auto makesCoordinates = [](const Layer& layer) {
+        return holds_alternative<InternalCoordinatesLayer>(layer) || holds_alternative<MixedCoordinatesLayer>(layer);
+    };
+    if (layers.empty() || !makesCoordinates(layers.front()))
+        fail("the first of layers must be of type internalCoordinates or mixedCoordinates");
     if (layers.size() > MAX_LAYERS)
         fail("there are ", layers.size(), " layers, expected ", MAX_LAYERS, " at most");
-    validateZMatrix(get<InternalCoordinatesLayer>(layers.front()).zMatrix, numParticles);
+    if (const MixedCoordinatesLayer* mixed = get_if<MixedCoordinatesLayer>(&layers.front()))
+        validateMixedCoordinates(*mixed, numParticles, architecture.measure);
+    else
+        validateZMatrix(get<InternalCoordinatesLayer>(layers.front()).zMatrix, numParticles);
     validateBonds(architecture.bonds, numParticles);
     validateConstraints(architecture.constraints, numParticles);
     for (size_t l = 1; l < layers.size(); l++) {
-        if (holds_alternative<InternalCoordinatesLayer>(layers[l]))
-            fail(layerName(l), " is of type internalCoordinates, which can only be the first layer");
+        if (makesCoordinates(layers[l]))
+            fail(layerName(l), " is of type ", holds_alternative<MixedCoordinatesLayer>(layers[l]) ? "mixed" : "internal",
+                    "Coordinates, which can only be the first layer");
         checkIndices(layers[l], architecture.numCoordinates(), layerName(l));
     }
 
     const vector<vector<Domain>> domains = coordinateDomains(architecture);
+    const vector<vector<CoordinateOrigin>> origins = coordinateOrigins(architecture);
     for (size_t l = 1; l < layers.size(); l++) {
         if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layers[l]))
             checkCoupling(*coupling, domains[l-1], layerName(l));
-        else
-            checkMarginal(get<MarginalLayer>(layers[l]), domains[l-1], layerName(l));
+        else if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layers[l]))
+            checkMarginal(*marginal, domains[l-1], origins[l-1], layerName(l));
+        else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layers[l]))
+            checkElementwise(*elementwise, domains[l-1], layerName(l));
     }
     checkBase(architecture.base, domains.back());
 }
 
 void OpenMMFlow::validateWeights(const Architecture& architecture) {
     const vector<vector<Domain>> domains = coordinateDomains(architecture);
-    for (size_t l = 1; l < architecture.layers.size(); l++) {
+    const vector<vector<CoordinateOrigin>> origins = coordinateOrigins(architecture);
+    for (size_t l = 0; l < architecture.layers.size(); l++) {
         const string name = "layers."+to_string(l);
-        if (const CouplingLayer* coupling = get_if<CouplingLayer>(&architecture.layers[l]))
+        const Layer& layer = architecture.layers[l];
+        if (const MixedCoordinatesLayer* mixed = get_if<MixedCoordinatesLayer>(&layer))
+            BlockWhitening(*mixed, architecture.measure, name);
+        else if (const CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
             checkNumOutputs(*coupling, domains[l-1], name);
-        else
-            checkMarginalValues(get<MarginalLayer>(architecture.layers[l]), architecture.numParticles, name);
+        else if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
+            checkMarginalValues(*marginal, architecture, origins[l-1], name);
+        else if (const ElementwiseLayer* elementwise = get_if<ElementwiseLayer>(&layer))
+            checkElementwiseValues(*elementwise, name);
     }
     for (size_t e = 0; e < architecture.base.size(); e++)
         checkBaseValues(architecture.base[e], "base."+to_string(e));

@@ -34,14 +34,16 @@ int rowLength(const array<int, 4>& row, size_t index, int numParticles) {
     return length;
 }
 
-/** Raise unless all rows can be placed one after the other, each from particles that have been placed. */
-void checkPlaceable(const vector<array<int, 4>>& zMatrix) {
-    const size_t numParticles = zMatrix.size();
+/** Raise unless all rows can be placed one after the other, each from particles that have been placed or stand already. */
+void checkPlaceable(const vector<array<int, 4>>& zMatrix, int numParticles, const vector<int>& standing) {
+    const size_t numRows = zMatrix.size();
     vector<vector<size_t>> dependents(numParticles);    // [particle] rows that are placed from it
-    vector<int> missing(numParticles, 0);               // [row] particles that must be placed first
+    vector<int> missing(numRows, 0);                    // [row] particles that must be placed first
     vector<size_t> ready;
-    for (size_t r = 0; r < numParticles; r++) {
+    for (size_t r = 0; r < numRows; r++) {
         for (int n = 1; n < 4 && zMatrix[r][n] >= 0; n++) {
+            if (find(standing.begin(), standing.end(), zMatrix[r][n]) != standing.end())
+                continue;
             dependents[zMatrix[r][n]].push_back(r);
             missing[r]++;
         }
@@ -57,12 +59,20 @@ void checkPlaceable(const vector<array<int, 4>>& zMatrix) {
             if (--missing[dependent] == 0)
                 ready.push_back(dependent);
     }
-    if (numPlaced == numParticles)
+    if (numPlaced == numRows)
         return;
     size_t stuck = find_if(missing.begin(), missing.end(), [](int m) { return m > 0; })-missing.begin();
     fail("the Z-matrix has a cycle: zMatrix[", stuck, "], ", describeRow(zMatrix[stuck]),
             ", cannot be placed, because it depends on particles that depend on particle ", zMatrix[stuck][0],
-            " or on another cycle. Every row must lead back to the frame");
+            " or on another cycle. Every row must lead back to the ", standing.empty() ? "frame" : "block");
+}
+
+/** That no other row places the particle of row r; rowOf[particle] is which one did, or -1. */
+void checkPlacedOnce(const vector<array<int, 4>>& zMatrix, size_t r, vector<int>& rowOf) {
+    int& row = rowOf[zMatrix[r][0]];
+    if (row >= 0)
+        fail("zMatrix[", r, "] places particle ", zMatrix[r][0], ", which zMatrix[", row, "] places already");
+    row = (int) r;
 }
 
 void checkPair(int particle1, int particle2, int numParticles, const string& where, set<pair<int, int>>& seen) {
@@ -85,9 +95,7 @@ void OpenMMFlow::validateZMatrix(const vector<array<int, 4>>& zMatrix, int numPa
     for (size_t r = 0; r < zMatrix.size(); r++) {
         const array<int, 4>& row = zMatrix[r];
         int length = rowLength(row, r, numParticles);
-        if (rowOf[row[0]] >= 0)
-            fail("zMatrix[", r, "] places particle ", row[0], ", which zMatrix[", rowOf[row[0]], "] places already");
-        rowOf[row[0]] = (int) r;
+        checkPlacedOnce(zMatrix, r, rowOf);
         if (length < 4) {
             if (frame[length] != nullptr)
                 fail("zMatrix has more than one row with ", 4-length,
@@ -106,7 +114,40 @@ void OpenMMFlow::validateZMatrix(const vector<array<int, 4>>& zMatrix, int numPa
     if (minmax({(*frame[3])[1], (*frame[3])[2]}) != minmax({f0, f1}))
         fail("the third frame atom is placed by ", describeRow(*frame[3]), ", expected the frame atoms ", f0, " and ", f1,
                 " in second and third place");
-    checkPlaceable(zMatrix);
+    checkPlaceable(zMatrix, numParticles, {});
+}
+
+void OpenMMFlow::validateMixedCoordinates(const MixedCoordinatesLayer& layer, int numParticles, Measure measure) {
+    const int numBlock = (int) layer.block.size();
+    if (numBlock < 3)
+        fail("block has ", numBlock, " particles, expected at least 3");
+    vector<char> inBlock(numParticles, false);
+    for (int particle : layer.block) {
+        if (particle < 0 || particle >= numParticles)
+            fail("block names particle ", particle, ", but the molecule has the particles 0 to ", numParticles-1);
+        if (inBlock[particle])
+            fail("block names particle ", particle, " a second time");
+        inBlock[particle] = true;
+    }
+    const int aligned = 3*numBlock-6;
+    if (measure == Measure::Cartesian && layer.blockDimensions != aligned)
+        fail("blockDimensions is ", layer.blockDimensions, ", expected ", aligned, " for a block of ", numBlock,
+                " particles: in measure \"cartesian\" it is aligned to the reference");
+    if (layer.blockDimensions < 1 || layer.blockDimensions > 3*numBlock)
+        fail("blockDimensions is ", layer.blockDimensions, ", expected 1 to ", 3*numBlock, " for a block of ", numBlock, " particles");
+    vector<int> rowOf(numParticles, -1);
+    for (size_t r = 0; r < layer.zMatrix.size(); r++) {
+        const array<int, 4>& row = layer.zMatrix[r];
+        if (rowLength(row, r, numParticles) != 4)
+            fail("zMatrix[", r, "] is ", describeRow(row), "; with a block in Cartesian coordinates all rows are full");
+        if (inBlock[row[0]])
+            fail("zMatrix[", r, "] places particle ", row[0], ", which is in the block");
+        checkPlacedOnce(layer.zMatrix, r, rowOf);
+    }
+    for (int particle = 0; particle < numParticles; particle++)
+        if (!inBlock[particle] && rowOf[particle] < 0)
+            fail("particle ", particle, " is not in the block, and no row of zMatrix places it");
+    checkPlaceable(layer.zMatrix, numParticles, layer.block);
 }
 
 void OpenMMFlow::validateBonds(const vector<array<int, 2>>& bonds, int numParticles) {

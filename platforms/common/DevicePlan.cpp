@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "DevicePlan.h"
+#include "engine/Elementwise.h"
 #include "engine/InternalCoordinates.h"
 #include "engine/LogProbBound.h"
 #include "engine/Marginals.h"
@@ -32,7 +33,7 @@ int append(std::vector<T>& array, std::initializer_list<T> values) {
 class DevicePlan::Builder {
 public:
     Builder(DevicePlan& plan, const FlowForce& force, const Shape& shape) :
-            plan(plan), force(force), architecture(force.getModel().getArchitecture()), shape(shape) {
+            plan(plan), force(force), architecture(withoutPermutations(force.getModel().getArchitecture()).architecture), shape(shape) {
     }
 
     void build() {
@@ -49,8 +50,10 @@ public:
         for (std::size_t i = 1; i < architecture.layers.size(); i++)
             if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&architecture.layers[i]))
                 addCoupling(*coupling, domains[i-1]);
-            else
-                addMarginal(std::get<MarginalLayer>(architecture.layers[i]));
+            else if (const MarginalLayer* marginal = std::get_if<MarginalLayer>(&architecture.layers[i]))
+                addSingle(Marginals(*marginal));
+            else if (const ElementwiseLayer* elementwise = std::get_if<ElementwiseLayer>(&architecture.layers[i]))
+                addSingle(Elementwise(*elementwise));
         addBase();
         for (int code : {FLOW_SUM_LOG_PROB, FLOW_FINISH_LOG_PROB, FLOW_ENERGY})
             operation(code);
@@ -116,17 +119,16 @@ private:
 
     void addGeometry() {
         const int P = architecture.numParticles;
-        const InternalCoordinates coordinates(std::get<InternalCoordinatesLayer>(architecture.layers.front()).zMatrix, P,
-                architecture.measure);
+        const InternalCoordinates coordinates(architecture);
         const SupportContinuation continuation(force.getModel(), force.getMargins(), logProbLowerBound(architecture));
         GeometryPlan geometry = {};
         coordinates.describe(geometry);
         continuation.describe(geometry);
         FlowLayout& l = layout();
         l.numParticles = P;
-        l.numBonds = P-1;
-        l.numAngles = P-2;
-        l.numTorsions = P-3;
+        l.numBonds = geometry.numBonds;
+        l.numAngles = geometry.numAngles;
+        l.numTorsions = geometry.numTorsions;
         l.numCoordinates = architecture.numCoordinates();
         l.treeIndex = static_cast<int>(plan.indices.size());
         const MoleculeGatherer gatherer(architecture);
@@ -140,9 +142,9 @@ private:
         l.logConstant = append(plan.constants, {geometry.logConstant});
         l.rangeConstant = static_cast<int>(plan.constants.size());
         for (int i = 0; i < l.numBonds; i++)
-            addRange(geometry.bondRanges[i], !geometry.cartesian && i < 2 ? i : 2);
+            addRange(geometry.bondRanges[i], geometry.hasFrame && !geometry.cartesian && i < 2 ? i : 2);
         for (int i = 0; i < l.numAngles; i++)
-            addRange(geometry.angleRanges[i], !geometry.cartesian && i == 0 ? 0 : 1);
+            addRange(geometry.angleRanges[i], geometry.hasFrame && !geometry.cartesian && i == 0 ? 0 : 1);
         for (int i = 0; i < l.numTorsions; i++)
             addRange(geometry.torsionAngleRanges[i], 0);
         const int numRanges = l.numBonds+l.numAngles+l.numTorsions;
@@ -170,13 +172,14 @@ private:
         plan.constants.insert(plan.constants.end(), values, values+sizeof(FlowRange)/sizeof(double));
     }
 
-    void addMarginal(const MarginalLayer& layer) {
-        const Marginals marginals(layer);
+    /** A layer of single coordinates. */
+    template <class Single>
+    void addSingle(const Single& layer) {
         FlowStage stage = {};
-        stage.distribution = (layer.distribution == Distribution::Uniform ? FLOW_DISTRIBUTION_UNIFORM : FLOW_DISTRIBUTION_NORMAL);
-        stage.count = static_cast<int>(layer.coordinates.size());
-        stage.coordinateIndex = append(plan.indices, layer.coordinates);
-        stage.parameterConstant = addDistributions(marginals, stage.distribution, stage.count);
+        stage.map = mapNumber(layer.plan().map);
+        stage.count = static_cast<int>(layer.getCoordinates().size());
+        stage.coordinateIndex = append(plan.indices, layer.getCoordinates());
+        stage.parameterConstant = addParameters(layer.plan());
         stage.termRow = terms(stage.count);
         stage.densityRow = mixedRows(stage.count);
         stage.slopeRow = mixedRows(stage.count);
@@ -186,14 +189,26 @@ private:
         plan.stages.push_back(stage);
     }
 
-    int addDistributions(const Marginals& marginals, int distribution, int count) {
+    static int mapNumber(MarginalPlan::Map map) {
+        switch (map) {
+            // Which differ in that a uniform distribution has edges, and what is continued never reaches them.
+            case MarginalPlan::Map::Uniform:
+            case MarginalPlan::Map::AffineNormalization: return FLOW_MAP_AFFINE;
+            case MarginalPlan::Map::Logit: return FLOW_MAP_LOGIT;
+            case MarginalPlan::Map::Logistic: return FLOW_MAP_LOGISTIC;
+            case MarginalPlan::Map::CircularShift: return FLOW_MAP_CIRCULAR_SHIFT;
+            default: return FLOW_MAP_NORMAL;
+        }
+    }
+
+    int addParameters(const MarginalPlan& layer) {
         const int place = static_cast<int>(plan.constants.size());
-        for (int i = 0; i < count; i++) {
-            const MarginalPlan::Parameters& p = marginals.plan().parameters[i];
-            if (distribution == FLOW_DISTRIBUTION_UNIFORM)
-                append(plan.constants, {p.lower, p.inverseWidth, p.logInverseWidth, 0.0, 0.0});
-            else
+        for (int i = 0; i < layer.numCoordinates; i++) {
+            const MarginalPlan::Parameters& p = layer.parameters[i];
+            if (layer.map == MarginalPlan::Map::Normal)
                 append(plan.constants, {p.mean, p.inverseStd, p.cdfLower, p.inverseMass, p.logNorm});
+            else
+                append(plan.constants, {p.lower, p.inverseWidth, p.logInverseWidth, 0.0, 0.0});
         }
         return place;
     }
@@ -207,7 +222,7 @@ private:
             if (base.distribution != Distribution::Uniform) {
                 for (int coordinate : base.coordinates)
                     numbers[coordinate] = count++;
-                addDistributions(Marginals(base), FLOW_DISTRIBUTION_NORMAL, static_cast<int>(base.coordinates.size()));
+                addParameters(Marginals(base).plan());
             }
         layout().baseIndex = append(plan.indices, numbers);
         layout().baseTermRow = terms(count);
@@ -422,7 +437,7 @@ private:
 
     DevicePlan& plan;
     const FlowForce& force;
-    const Architecture& architecture;
+    const Architecture architecture;    // without permutations
     const Shape shape;
     std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
     int numMixedRows = 0, numRealRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "RandomModels.h"
+#include "model/BlockWhitening.h"
 #include "model/ModelFile.h"
 
 #include <algorithm>
@@ -26,35 +27,70 @@ const char* name(ActivationType activation) {
     return names[static_cast<int>(activation)];
 }
 
+using Point = array<double, 3>;
+
+Point operator+(const Point& a, const Point& b) {
+    return {a[0]+b[0], a[1]+b[1], a[2]+b[2]};
+}
+
+Point operator-(const Point& a, const Point& b) {
+    return {a[0]-b[0], a[1]-b[1], a[2]-b[2]};
+}
+
+Point operator*(double s, const Point& a) {
+    return {s*a[0], s*a[1], s*a[2]};
+}
+
+double dot(const Point& a, const Point& b) {
+    return a[0]*b[0]+a[1]*b[1]+a[2]*b[2];
+}
+
+Point cross(const Point& a, const Point& b) {
+    return {a[1]*b[2]-a[2]*b[1], a[2]*b[0]-a[0]*b[2], a[0]*b[1]-a[1]*b[0]};
+}
+
+Point unit(const Point& a) {
+    return (1/sqrt(dot(a, a)))*a;
+}
+
 /** Draws one model. */
 class ModelBuilder {
 public:
-    ModelBuilder(const RandomModelOptions& options, unsigned seed) : options(options), random(seed), kinds(seed+1) {
+    ModelBuilder(const RandomModelOptions& options, unsigned seed) : options(options), seed(seed), random(seed), kinds(seed+1) {
         anyTransformer = !(options.head || options.exponent) &&
                 !options.smoothMixtures.value_or(uniform_int_distribution<int>(0, 1)(kinds) == 1);
     }
 
     ModelParts build() {
         numParticles = options.numParticles.value_or(integer(4, 12));
-        numBonds = numParticles-1;
-        numCoordinates = 3*numParticles-6;
-        domains.assign(numCoordinates, Domain::Real);
-        fill(domains.begin()+2*numParticles-3, domains.end(), Domain::Circle);
         type = options.tensorType.value_or(flip() ? TensorType::Float32 : TensorType::Float64);
+        const bool frame = (options.measure && *options.measure == Measure::Frame);
+        const bool mixed = options.mixedCoordinates.value_or(!frame && seed%4 == 1);
+        elementwise = options.elementwise.value_or(seed%3 == 2);
 
-        json zMatrix = drawZMatrix();
+        const vector<array<int, 4>> zMatrix = drawZMatrix();
         json bonds = json::array();
-        for (const json& row : zMatrix)
+        for (const array<int, 4>& row : zMatrix)
             if (row[1] >= 0)
                 bonds.push_back({row[0], row[1]});
-        layers.push_back({{"type", "internalCoordinates"}, {"zMatrix", zMatrix}});
+        if (mixed || elementwise)
+            version = 2;
+        if (mixed)
+            addMixedCoordinates(zMatrix, !frame);
+        else
+            addInternalCoordinates(zMatrix);
+        if (elementwise)
+            addAffineNormalization();
         addMarginals();
         int numCouplings = options.numCouplings.value_or(integer(1, 4));
-        for (int i = 0; i < numCouplings; i++)
+        for (int i = 0; i < numCouplings; i++) {
+            if (elementwise)
+                addElementwise();
             addCoupling();
+        }
         json base = drawBase();
 
-        bool cartesian = (options.measure ? *options.measure == Measure::Cartesian : flip());
+        const bool cartesian = (mixed || options.measure ? !frame : flip());
         parts.architecture = {
             {"format", "openmm-flow"}, {"version", version}, {"numParticles", numParticles},
             {"temperature", options.temperature.value_or(real(250, 400))}, {"measure", cartesian ? "cartesian" : "frame"},
@@ -84,7 +120,7 @@ private:
     }
 
     /** Rows in random order over a tree of particles in random order. */
-    json drawZMatrix() {
+    vector<array<int, 4>> drawZMatrix() {
         vector<array<int, 4>> rows;
         for (int i = 0; i < numParticles; i++) {
             vector<int> others(i);    // placed before
@@ -118,6 +154,111 @@ private:
         return rows;
     }
 
+    void addCoordinates(int count, Domain domain) {
+        for (int i = 0; i < count; i++) {
+            domains.push_back(domain);
+            origins.push_back({true, (int) origins.size(), 1.0, 0.0});
+        }
+    }
+
+    void addInternalCoordinates(const vector<array<int, 4>>& zMatrix) {
+        layers.push_back({{"type", "internalCoordinates"}, {"zMatrix", zMatrix}});
+        numBonds = numParticles-1;
+        numAngles = numParticles-2;
+        addCoordinates(numBonds+numAngles, Domain::Real);
+        addCoordinates(numParticles-3, Domain::Circle);
+    }
+
+    /** The frame, and some particles that only hang on it and on each other, as a block. */
+    void addMixedCoordinates(const vector<array<int, 4>>& zMatrix, bool aligned) {
+        vector<int> block;
+        vector<array<int, 4>> rows;
+        for (const array<int, 4>& row : zMatrix)
+            if (row[3] < 0)
+                block.push_back(row[0]);
+        for (bool grown = true; grown && (int) block.size() < 5; ) {
+            grown = false;
+            for (const array<int, 4>& row : zMatrix) {
+                const auto inBlock = [&](int particle) { return count(block.begin(), block.end(), particle) > 0; };
+                if (!inBlock(row[0]) && (int) block.size() < 5 && flip()) {
+                    block.push_back(row[0]);
+                    grown = true;
+                }
+            }
+        }
+        for (const array<int, 4>& row : zMatrix)
+            if (count(block.begin(), block.end(), row[0]) == 0)
+                rows.push_back(row);
+        shuffle(block);
+        const int size = 3*(int) block.size(), dimensions = (aligned ? size-6 : integer(size-6, size));
+        const vector<double> reference = drawReference((int) block.size());
+        addTensor("layers.0.reference", {size/3, 3}, reference);
+        addTensor("layers.0.whitening", {dimensions, size}, drawWhitening(reference, dimensions, aligned));
+        layers.push_back({{"type", "mixedCoordinates"}, {"block", block}, {"blockDimensions", dimensions}, {"zMatrix", rows}});
+        numBonds = numAngles = (int) rows.size();
+        addCoordinates(numBonds+numAngles, Domain::Real);
+        addCoordinates(numBonds, Domain::Circle);
+        addCoordinates(dimensions, Domain::Real);
+    }
+
+    /** Particles of which no two are close to each other, and no three to a line. */
+    vector<double> drawReference(int numBlock) {
+        while (true) {
+            vector<double> points = normals(3*numBlock, 0.15);
+            bool good = true;
+            const auto point = [&](int i) { return Point{points[3*i], points[3*i+1], points[3*i+2]}; };
+            for (int i = 0; i < numBlock; i++)
+                for (int j = 0; j < numBlock; j++)
+                    for (int k = 0; k < j; k++)
+                        if (i != j && i != k) {
+                            const Point u = point(j)-point(i), v = point(k)-point(i), n = cross(unit(u), unit(v));
+                            good &= (dot(u, u) > 0.1*0.1 && dot(v, v) > 0.1*0.1 && dot(n, n) > 0.4*0.4);
+                        }
+            if (good)
+                return points;
+        }
+    }
+
+    /** Orthogonal rows for fluctuations of 0.005 to 0.015 nm; without translations and rotations if aligned. */
+    vector<double> drawWhitening(const vector<double>& reference, int dimensions, bool aligned) {
+        const int size = (int) reference.size();
+        vector<vector<double>> rows;
+        const auto orthogonalize = [&](vector<double> row) {
+            for (int repeat = 0; repeat < 2; repeat++)
+                for (const vector<double>& other : rows) {
+                    const double overlap = inner_product(row.begin(), row.end(), other.begin(), 0.0);
+                    for (int i = 0; i < size; i++)
+                        row[i] -= overlap*other[i];
+                }
+            const double length = sqrt(inner_product(row.begin(), row.end(), row.begin(), 0.0));
+            for (double& x : row)
+                x /= length;
+            rows.push_back(row);
+        };
+        if (aligned)
+            for (int k = 0; k < 6; k++) {
+                vector<double> motion(size, 0.0);
+                for (int i = 0; i < size; i += 3)
+                    if (k < 3)
+                        motion[i+k] = 1;
+                    else {
+                        motion[i+(k+1)%3] = -reference[i+(k+2)%3];
+                        motion[i+(k+2)%3] = reference[i+(k+1)%3];
+                    }
+                orthogonalize(motion);
+            }
+        const size_t first = rows.size();
+        while (rows.size() < first+dimensions)
+            orthogonalize(normals(size, 1));
+        vector<double> whitening;
+        for (size_t i = first; i < rows.size(); i++) {
+            const double deviation = real(0.005, 0.015);
+            for (double x : rows[i])
+                whitening.push_back(x/deviation);
+        }
+        return whitening;
+    }
+
     void addTensor(const string& name, const vector<int64_t>& shape, const vector<double>& values) {
         Tensor tensor;
         tensor.type = type;
@@ -132,9 +273,16 @@ private:
         vector<double> lower, upper, mean, std;
         for (int coordinate : coordinates) {
             // Bonds in nm, angles divided by pi, latents in [0,1].
-            bool isBond = (coordinate < numBonds), isLatent = (isBase && domains[coordinate] != Domain::Real);
-            double low = (isLatent ? 0 : isBond ? real(0.08, 0.1) : real(0.25, 0.4));
-            double high = (isLatent ? 1 : isBond ? real(0.15, 0.2) : real(0.75, 0.9));
+            const CoordinateOrigin& origin = origins[coordinate];
+            bool isBond = (origin.coordinate < numBonds), isLatent = (isBase && domains[coordinate] != Domain::Real);
+            // Of the block, whose coordinates are whitened, and of what is real again after a logit.
+            bool isStandard = !origin.known || origin.coordinate >= numBonds+numAngles;
+            double low = (isLatent ? 0 : isStandard ? real(-3, -2) : isBond ? real(0.08, 0.1) : real(0.25, 0.4));
+            double high = (isLatent ? 1 : isStandard ? real(2, 3) : isBond ? real(0.15, 0.2) : real(0.75, 0.9));
+            if (!isLatent && origin.known) {
+                low = (low-origin.shift)/origin.scale;
+                high = (high-origin.shift)/origin.scale;
+            }
             double width = high-low;
             lower.push_back(low);
             upper.push_back(high);
@@ -153,10 +301,87 @@ private:
         return {{"distribution", name(distribution)}, {"coordinates", coordinates}};
     }
 
-    void addMarginals() {
-        vector<int> coordinates(2*numParticles-3);
-        iota(coordinates.begin(), coordinates.end(), 0);
+    /** Those of a domain, in random order. */
+    vector<int> coordinatesOf(Domain domain) {
+        vector<int> coordinates;
+        for (int i = 0; i < (int) domains.size(); i++)
+            if (domains[i] == domain)
+                coordinates.push_back(i);
         shuffle(coordinates);
+        return coordinates;
+    }
+
+    /** At least one of them, unless there is none. */
+    void shorten(vector<int>& coordinates) {
+        if (!coordinates.empty())
+            coordinates.resize(integer(1, (int) coordinates.size()));
+    }
+
+    void addAffineNormalization() {
+        vector<int> coordinates = coordinatesOf(Domain::Real);
+        shorten(coordinates);
+        vector<double> shift, scale;
+        for (int coordinate : coordinates) {
+            shift.push_back(real(-0.5, 0.5));
+            scale.push_back(pow(10.0, real(-1, 0.5)));
+            if (type == TensorType::Float32) {
+                shift.back() = (float) shift.back();
+                scale.back() = (float) scale.back();
+            }
+            CoordinateOrigin& origin = origins[coordinate];
+            origin.shift += origin.scale*shift.back();
+            origin.scale *= scale.back();
+        }
+        const string prefix = "layers."+to_string(layers.size());
+        addTensor(prefix+".shift", {(int64_t) shift.size()}, shift);
+        addTensor(prefix+".scale", {(int64_t) scale.size()}, scale);
+        layers.push_back({{"type", "affineNormalization"}, {"coordinates", coordinates}});
+    }
+
+    /** One of the layers without networks, as far as there is something for it. */
+    void addElementwise() {
+        const int kind = integer(0, 3);
+        if (kind == 0) {
+            vector<int> order(domains.size());
+            iota(order.begin(), order.end(), 0);
+            shuffle(order);
+            const vector<Domain> oldDomains = domains;
+            const vector<CoordinateOrigin> oldOrigins = origins;
+            for (size_t i = 0; i < order.size(); i++) {
+                domains[i] = oldDomains[order[i]];
+                origins[i] = oldOrigins[order[i]];
+            }
+            layers.push_back({{"type", "permutation"}, {"order", order}});
+            return;
+        }
+        vector<int> coordinates = coordinatesOf(kind == 1 ? Domain::Circle : Domain::Interval);
+        // Something must be left for couplings to transform.
+        if (kind > 1 && coordinatesOf(Domain::Circle).empty() && !coordinates.empty())
+            coordinates.pop_back();
+        if (coordinates.empty())
+            return;
+        shorten(coordinates);
+        if (kind == 1) {
+            vector<double> shift;
+            for (size_t i = 0; i < coordinates.size(); i++)
+                shift.push_back(real(-1, 1));
+            addTensor("layers."+to_string(layers.size())+".shift", {(int64_t) shift.size()}, shift);
+            layers.push_back({{"type", "circularShift"}, {"coordinates", coordinates}});
+            for (int coordinate : coordinates)
+                origins[coordinate].known = false;
+            return;
+        }
+        layers.push_back({{"type", "logit"}, {"coordinates", coordinates}});
+        if (kind == 3)
+            layers.push_back({{"type", "logistic"}, {"coordinates", coordinates}});
+        for (int coordinate : coordinates) {
+            domains[coordinate] = (kind == 2 ? Domain::Real : Domain::Interval);
+            origins[coordinate].known = false;
+        }
+    }
+
+    void addMarginals() {
+        vector<int> coordinates = coordinatesOf(Domain::Real);
         if (!options.marginal)
             coordinates.resize(integer(1, (int) coordinates.size()));
         while (!coordinates.empty()) {
@@ -168,14 +393,16 @@ private:
             json layer = drawDistributions("layers."+to_string(layers.size()), distribution, group, false);
             layer["type"] = "marginal";
             layers.push_back(layer);
-            for (int coordinate : group)
+            for (int coordinate : group) {
                 domains[coordinate] = Domain::Interval;
+                origins[coordinate].known = false;
+            }
         }
     }
 
     json drawBase() {
         vector<int> coordinates[3];    // by distribution
-        for (int i = 0; i < numCoordinates; i++) {
+        for (int i = 0; i < (int) domains.size(); i++) {
             Distribution distribution = Distribution::Normal;
             if (domains[i] != Domain::Real)
                 distribution = (domains[i] == Domain::Interval && flip() ? Distribution::TruncatedNormal : Distribution::Uniform);
@@ -211,7 +438,7 @@ private:
 
     void addFormulaTransformer(const TransformerDescriptor& descriptor) {
         version = 2;
-        vector<int> coordinates(numCoordinates);
+        vector<int> coordinates(domains.size());
         iota(coordinates.begin(), coordinates.end(), 0);
         shuffle(coordinates);
         const auto end = stable_partition(coordinates.begin(), coordinates.end(), [&](int c) {
@@ -247,7 +474,7 @@ private:
 
     void addSmoothMixture() {
         // Any number of the coordinates that are not real, conditioned on any number of the rest.
-        vector<int> coordinates(numCoordinates);
+        vector<int> coordinates(domains.size());
         iota(coordinates.begin(), coordinates.end(), 0);
         shuffle(coordinates);
         auto firstReal = stable_partition(coordinates.begin(), coordinates.end(),
@@ -321,41 +548,18 @@ private:
     }
 
     const RandomModelOptions& options;
+    const unsigned seed;
     mt19937 random, kinds;    // kinds: of transformers, so that models of smooth mixtures do not depend on the others
     bool anyTransformer;
     int version = 1;
-    int numParticles = 0, numBonds = 0, numCoordinates = 0;
+    int numParticles = 0, numBonds = 0, numAngles = 0;
+    bool elementwise = false;
     TensorType type = TensorType::Float64;
-    vector<Domain> domains;    // at the end of layers
+    vector<Domain> domains;    // at the end of layers, as the next
+    vector<CoordinateOrigin> origins;
     json layers;
     ModelParts parts;
 };
-
-using Point = array<double, 3>;
-
-Point operator+(const Point& a, const Point& b) {
-    return {a[0]+b[0], a[1]+b[1], a[2]+b[2]};
-}
-
-Point operator-(const Point& a, const Point& b) {
-    return {a[0]-b[0], a[1]-b[1], a[2]-b[2]};
-}
-
-Point operator*(double s, const Point& a) {
-    return {s*a[0], s*a[1], s*a[2]};
-}
-
-double dot(const Point& a, const Point& b) {
-    return a[0]*b[0]+a[1]*b[1]+a[2]*b[2];
-}
-
-Point cross(const Point& a, const Point& b) {
-    return {a[1]*b[2]-a[2]*b[1], a[2]*b[0]-a[0]*b[2], a[0]*b[1]-a[1]*b[0]};
-}
-
-Point unit(const Point& a) {
-    return (1/sqrt(dot(a, a)))*a;
-}
 
 /** The middle of where a distribution has its mass. */
 pair<double, double> middleOf(const CoordinateDistributions& distributions, size_t i) {
@@ -366,19 +570,29 @@ pair<double, double> middleOf(const CoordinateDistributions& distributions, size
     return {lower+0.2*(upper-lower), upper-0.2*(upper-lower)};
 }
 
-/** Of bonds (nm) and angles/pi: [coordinate]. Coordinates that stay real have theirs from the base density. */
+/** Of bonds (nm), angles/pi and coordinates of a block: [coordinate]. Those that stay as they are have theirs from the base density. */
 vector<pair<double, double>> middles(const Architecture& architecture) {
     vector<pair<double, double>> result(architecture.numCoordinates());
-    auto enter = [&](const CoordinateDistributions& distributions) {
-        for (size_t i = 0; i < distributions.coordinates.size(); i++)
-            result[distributions.coordinates[i]] = middleOf(distributions, i);
+    // Couplings of real coordinates leave them about where they are.
+    Architecture withoutCouplings = architecture;
+    for (Layer& layer : withoutCouplings.layers)
+        if (CouplingLayer* coupling = get_if<CouplingLayer>(&layer))
+            coupling->transformed.clear();
+    const vector<vector<CoordinateOrigin>> origins = coordinateOrigins(withoutCouplings);
+    auto enter = [&](const CoordinateDistributions& distributions, const vector<CoordinateOrigin>& known) {
+        for (size_t i = 0; i < distributions.coordinates.size(); i++) {
+            const CoordinateOrigin& origin = known[distributions.coordinates[i]];
+            const auto [lower, upper] = middleOf(distributions, i);
+            if (origin.known)
+                result[origin.coordinate] = {origin.scale*lower+origin.shift, origin.scale*upper+origin.shift};
+        }
     };
     for (const CoordinateDistributions& base : architecture.base)
         if (base.distribution == Distribution::Normal)
-            enter(base);
-    for (const Layer& layer : architecture.layers)
-        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&layer))
-            enter(*marginal);
+            enter(base, origins.back());
+    for (size_t l = 1; l < architecture.layers.size(); l++)
+        if (const MarginalLayer* marginal = get_if<MarginalLayer>(&architecture.layers[l]))
+            enter(*marginal, origins[l-1]);
     return result;
 }
 
@@ -386,11 +600,14 @@ vector<pair<double, double>> middles(const Architecture& architecture) {
 class Placement {
 public:
     Placement(const Architecture& architecture, mt19937& random) :
-            zMatrix(get<InternalCoordinatesLayer>(architecture.layers.front()).zMatrix), middle(middles(architecture)),
-            random(random), positions(zMatrix.size()), placed(zMatrix.size(), false) {
+            architecture(architecture), block(get_if<MixedCoordinatesLayer>(&architecture.layers.front())),
+            zMatrix(block ? block->zMatrix : get<InternalCoordinatesLayer>(architecture.layers.front()).zMatrix),
+            middle(middles(architecture)), random(random), positions(architecture.numParticles), placed(positions.size(), false) {
     }
 
     const vector<Point>& place() {
+        if (block)
+            placeBlock();
         for (size_t count = 0; count < zMatrix.size(); ) {
             int full = 0;
             for (const array<int, 4>& row : zMatrix) {
@@ -427,16 +644,39 @@ private:
         return unit({normal(random), normal(random), normal(random)});
     }
 
+    /** Near the reference; turned and shifted at random, if that makes no difference. */
+    void placeBlock() {
+        const BlockWhitening whitening(*block, architecture.measure, "block");
+        const int n = whitening.dimensions;
+        vector<double> a = whitening.reference;
+        for (int d = 0; d < n; d++) {
+            const double w = draw(architecture.numCoordinates()-n+d);
+            for (size_t i = 0; i < a.size(); i++)
+                a[i] += whitening.unwhitening[i*n+d]*w;
+        }
+        Point x = {1, 0, 0}, y = {0, 1, 0}, z = {0, 0, 1}, origin = {0, 0, 0};
+        if (whitening.aligned) {
+            x = direction();
+            y = unit(cross(x, direction()));
+            z = cross(x, y);
+            origin = direction();
+        }
+        for (size_t i = 0; i < block->block.size(); i++) {
+            positions[block->block[i]] = origin+a[3*i]*x+a[3*i+1]*y+a[3*i+2]*z;
+            placed[block->block[i]] = true;
+        }
+    }
+
     /** @param full  index of the row among the full ones */
     void placeRow(const array<int, 4>& row, int full) {
-        const int numParticles = (int) zMatrix.size();
         const auto [i, j, k, l] = row;
+        const int frame = (block ? 0 : 1);
         if (j < 0)
             positions[i] = direction();
         else if (k < 0)
             positions[i] = positions[j]+draw(0)*direction();
         else {
-            double bond = draw(l < 0 ? 1 : 2+full), angle = PI*draw(numParticles-1+(l < 0 ? 0 : 1+full));
+            double bond = draw(l < 0 ? 1 : 2*frame+full), angle = PI*draw(architecture.numBonds()+(l < 0 ? 0 : frame+full));
             double torsion = uniform_real_distribution<double>(-PI, PI)(random);
             Point axis = unit(positions[j]-positions[k]);
             Point side = (l < 0 ? direction() : positions[l]-positions[k]);
@@ -445,6 +685,8 @@ private:
         }
     }
 
+    const Architecture& architecture;
+    const MixedCoordinatesLayer* const block;
     const vector<array<int, 4>>& zMatrix;
     const vector<pair<double, double>> middle;
     mt19937& random;

@@ -21,6 +21,8 @@ struct RandomModelOptions {
     std::optional<double> temperature;              // K
     std::optional<TensorType> tensorType;           // of all weights
     std::optional<Distribution> marginal;           // of all bonds and angles; otherwise some stay real
+    std::optional<bool> mixedCoordinates;           // a block in Cartesians; otherwise of some models in measure "cartesian"
+    std::optional<bool> elementwise;                // layers without networks and permutations; otherwise in some models
     std::optional<int> numCouplings;                // otherwise 1 to 4
     /** Smooth mixtures in all couplings; with false, any transformers. Otherwise either; with `head` or `exponent` smooth mixtures. */
     std::optional<bool> smoothMixtures;

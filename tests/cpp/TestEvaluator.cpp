@@ -258,6 +258,7 @@ TEST(EvaluatorEdges, SecondDerivativeHasNoJump) {
     // Walk the last particle along its bond and around its angle, through every point at which the continuation changes its form.
     RandomModelOptions options;
     options.marginal = Distribution::Uniform;
+    options.mixedCoordinates = options.elementwise = false;
     options.numHiddenLayers = 1;
     double worst = 0;
     int edges = 0, flagsChecked = 0;

@@ -43,7 +43,9 @@ struct Container {
     string data;
 
     Container() {
-        string bytes = randomModelParts({}, 1).toBytes();
+        RandomModelOptions options;
+        options.mixedCoordinates = options.elementwise = false;    // with tensors of marginals first
+        string bytes = randomModelParts(options, 1).toBytes();
         uint64_t length;
         memcpy(&length, bytes.data(), 8);
         header = json::parse(bytes.substr(8, length));

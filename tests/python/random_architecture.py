@@ -7,6 +7,8 @@ from reference_flow import ReferenceFlow
 HEADS, CLOSED_FORMS, EXPONENTS = ("free", "published"), ("density", "sampling"), (1, 2)
 ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
 DISTRIBUTIONS = ("uniform", "normal", "truncatedNormal")
+# Layers of version 1.
+VERSION_1 = {"internalCoordinates", "marginal", "coupling"}
 # Of each transformer: domains, key of its size, blocks (rows of the size, more rows, only of intervals), and settings, which are ranges or,
 # for minima of shares, None.
 TRANSFORMERS = {
@@ -24,19 +26,34 @@ SMALLEST_ALPHA = {1: 0.8656721, 2: 0.3052033}
 class RandomArchitecture:
     """Draws the parts of one model of `particles` particles; :meth:`model` has architecture and tensors.
 
-    ``positions`` (count, particles, 3), nm, lie inside the support, which is chosen around them.
+    ``positions`` (count, particles, 3), nm, lie inside the support, which is chosen around them. With `block` particles these stay
+    in Cartesians.
     """
 
-    def __init__(self, seed, particles=None, *, measure=None, count=6):
+    def __init__(self, seed, particles=None, *, measure=None, count=6, block=None):
         self.random = np.random.default_rng(seed)
         self.particles = particles or int(self.random.integers(4, 11))
         self.measure = measure or self.choose(("cartesian", "frame"))
         self.z_matrix = self._draw_z_matrix()
         self.positions = self._draw_positions(count)
-        self.layers = [{"type": "internalCoordinates", "zMatrix": self.z_matrix}]
         self.tensors = {}
-        self.domains = np.array(["real"] * (2 * self.particles - 3) + ["circle"] * (self.particles - 3), dtype=object)
+        self.bonds = [row[:2] for row in self.z_matrix if row[1] >= 0]
+        rows = self.particles
+        if block:
+            # The first that were placed.
+            atoms = [int(i) for i in self.random.permutation([row[0] for row in self.placed_in_order[:block]])]
+            self.layers = [self._mixed_coordinates(atoms, [row for row in self.z_matrix if row[0] not in atoms])]
+            rows = self.particles - block
+            self.bond_count, angles, torsions = rows, rows, rows
+        else:
+            self.layers = [{"type": "internalCoordinates", "zMatrix": self.z_matrix}]
+            self.bond_count, angles, torsions = rows - 1, rows - 2, rows - 3
         self.coordinates = self._internal_coordinates(self.positions)
+        self.domains = np.array(["real"] * self.coordinates.shape[1], dtype=object)
+        self.domains[self.bond_count + angles:self.bond_count + angles + torsions] = "circle"
+        # Of coordinates that only normalizations and permutations have changed.
+        self.kinds = np.array(["bond"] * self.bond_count + ["angle"] * angles + ["other"] * (self.coordinates.shape[1] - self.bond_count
+                                                                                             - angles), dtype=object)
 
     def choose(self, choices):
         return choices[self.random.integers(len(choices))]
@@ -52,6 +69,35 @@ class RandomArchitecture:
                 entry = self._distributions(f"layers.{len(self.layers)}", kind, group, self.coordinates[:, group])
                 self.layers.append({"type": "marginal"} | entry)
                 self.domains[group] = "interval"
+                self.kinds[group] = "other"
+
+    def add_elementwise(self, kind):
+        """Add a layer of the type `kind` to some coordinates that it is for, if there are any."""
+        name = f"layers.{len(self.layers)}"
+        if kind == "permutation":
+            order = self.random.permutation(len(self.domains))
+            self.domains, self.kinds, self.coordinates = self.domains[order], self.kinds[order], self.coordinates[:, order]
+            self.layers.append({"type": kind, "order": order.tolist()})
+            return
+        domain = {"affineNormalization": "real", "logistic": "real", "logit": "interval", "circularShift": "circle"}[kind]
+        group = self.random.permutation(np.flatnonzero(self.domains == domain))
+        group = group[:self.random.integers(1, len(group) + 1)] if len(group) else group
+        if not len(group):
+            return
+        x = self.coordinates[:, group]
+        if kind == "affineNormalization":
+            shift, scale = self.random.normal(size=len(group)), np.exp(self.random.normal(size=len(group)))
+            self._add(f"{name}.shift", shift)
+            self._add(f"{name}.scale", scale)
+            self.coordinates[:, group] = (x - shift) / scale
+        elif kind == "circularShift":
+            self._add(f"{name}.shift", self.random.uniform(-1, 1, len(group)))
+        elif kind == "logit":
+            # Couplings before it would make others of these; the base density only has to have a width.
+            self.coordinates[:, group] = self.random.normal(size=x.shape)
+        self.domains[group] = {"logit": "real", "logistic": "interval"}.get(kind, domain)
+        self.kinds[group] = "other"
+        self.layers.append({"type": kind, "coordinates": group.tolist()})
 
     def add_coupling(self, transformer=None, **options):
         """Transform some coordinates, conditioned on some of the others.
@@ -129,13 +175,14 @@ class RandomArchitecture:
                 samples = self.coordinates[:, group] if kind == "normal" else self.random.uniform(size=(8, len(group)))
                 base.append(self._distributions(f"base.{len(base)}", kind, group, samples, is_base=True))
         architecture = {
-            "format": "openmm-flow", "version": self._version(), "numParticles": self.particles, "temperature": 300.0, "measure": self.measure,
-            "bonds": [row[:2] for row in self.z_matrix if row[1] >= 0], "constraints": [], "layers": self.layers, "base": base}
+            "format": "openmm-flow", "version": self._version(), "numParticles": self.particles, "temperature": 300.0,
+            "measure": self.measure, "bonds": self.bonds, "constraints": [], "layers": self.layers, "base": base}
         return architecture, self.tensors
 
     def _version(self):
         """The lowest that can hold the layers."""
-        return 1 + any(layer["type"] == "coupling" and layer["transformer"]["type"] != "smoothMixture" for layer in self.layers)
+        return 1 + any(layer["type"] not in VERSION_1 or layer.get("transformer", {"type": "smoothMixture"})["type"] != "smoothMixture"
+                       for layer in self.layers)
 
     def _add(self, name, values):
         self.tensors[name] = np.asarray(values, dtype=np.float64)
@@ -148,8 +195,9 @@ class RandomArchitecture:
             self._add(f"{prefix}.mean", (low + high) / 2 + 0.2 * width * self.random.uniform(-1, 1, len(group)))
             self._add(f"{prefix}.std", width * self.random.uniform(0.5, 1.5, len(group)))
         if kind != "normal" and not is_base:
-            self._add(f"{prefix}.lower", np.maximum(low - width, 0))
-            self._add(f"{prefix}.upper", np.where(group < self.particles - 1, high + width, np.minimum(high + width, 1)))
+            kinds = self.kinds[group]
+            self._add(f"{prefix}.lower", np.where(kinds == "other", low - width, np.maximum(low - width, 0)))
+            self._add(f"{prefix}.upper", np.where(kinds == "angle", np.minimum(high + width, 1), high + width))
         return {"distribution": kind, "coordinates": group.tolist()}
 
     def _draw_z_matrix(self):
@@ -159,8 +207,17 @@ class RandomArchitecture:
         for n, particle in enumerate(order):
             placed_from = self.random.permutation(order[:n])[:3]
             rows.append([int(i) for i in (particle, *placed_from)] + [-1] * (3 - len(placed_from)))
+        self.placed_in_order = list(rows)
         self.random.shuffle(rows)
         return rows
+
+    def _mixed_coordinates(self, block, rows):
+        """The layer; the reference is the first conformation, with fluctuations of some 0.01 nm."""
+        size = 3 * len(block)
+        dimensions = size - 6 if self.measure == "cartesian" else int(self.random.integers(size - 6, size + 1))
+        self._add("layers.0.reference", self.positions[0, block])
+        self._add("layers.0.whitening", np.linalg.qr(self.random.normal(size=(size, size)))[0][:dimensions] / 0.01)
+        return {"type": "mixedCoordinates", "block": block, "blockDimensions": dimensions, "zMatrix": rows}
 
     def _draw_positions(self, count):
         """Conformations near one in which no particles of a row are close to each other or to a line."""
@@ -180,5 +237,6 @@ class RandomArchitecture:
         return all(np.linalg.norm(np.cross(a, b)) > 0.3 for a, b in zip(directions, directions[1:]))
 
     def _internal_coordinates(self, positions):
-        architecture = {"numParticles": self.particles, "measure": self.measure}
-        return ReferenceFlow(architecture, {})._internal_coordinates(self.layers[0], torch.from_numpy(positions))[0].numpy()
+        flow = ReferenceFlow({"numParticles": self.particles, "measure": self.measure}, self.tensors)
+        make = flow._mixed_coordinates if self.layers[0]["type"] == "mixedCoordinates" else flow._internal_coordinates
+        return make(self.layers[0], torch.from_numpy(positions))[0].numpy()

@@ -36,12 +36,17 @@ class ReferenceFlow:
     def to_latent(self, positions):
         """The latents (batch, coordinates) and ln p (batch,)."""
         first, *layers = self.architecture["layers"]
-        y, log_det, circular = self._internal_coordinates(first, positions)
+        make_coordinates = self._mixed_coordinates if first["type"] == "mixedCoordinates" else self._internal_coordinates
+        y, log_det, circular = make_coordinates(first, positions)
         inside = torch.ones(len(y), dtype=torch.bool)
         for index, layer in enumerate(layers, start=1):
             if layer["type"] == "marginal":
                 y, term, within = self._marginal(f"layers.{index}", layer, y)
                 inside = inside & within
+            elif layer["type"] == "permutation":
+                y, circular, term = y[:, layer["order"]], circular[layer["order"]], 0.0
+            elif layer["type"] in ("affineNormalization", "logit", "logistic", "circularShift"):
+                y, term = self._elementwise(f"layers.{index}", layer, y)
             else:
                 y, term = self._coupling(f"layers.{index}", layer, y, circular)
             log_det = log_det + term
@@ -60,13 +65,7 @@ class ReferenceFlow:
         full = torch.tensor([row for row in rows if row[3] >= 0], dtype=torch.long).reshape(-1, 4)
         bond_atoms = torch.tensor([first, second[:2], *full[:, :2].tolist()])
         angle_atoms = torch.tensor([second, *full[:, :3].tolist()])
-
-        bonds = (x[:, bond_atoms[:, 0]] - x[:, bond_atoms[:, 1]]).norm(dim=-1)
-        u, v = (x[:, angle_atoms[:, side]] - x[:, angle_atoms[:, 1]] for side in (0, 2))
-        angles = torch.atan2(torch.linalg.cross(u, v).norm(dim=-1), (u * v).sum(-1))
-        b1, b2, b3 = (x[:, full[:, n + 1]] - x[:, full[:, n]] for n in range(3))
-        n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
-        torsions = torch.atan2(b2.norm(dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
+        bonds, angles, torsions = self._bonds_angles_torsions(x, bond_atoms, angle_atoms, full)
 
         # Volume elements of spherical coordinates, then the normalizations.
         log_det = -(2 * bonds[:, 2:].log() + angles[:, 1:].sin().log()).sum(-1)
@@ -79,6 +78,57 @@ class ReferenceFlow:
         y = torch.cat([bonds, angles / math.pi, (torsions + math.pi) / (2 * math.pi)], dim=-1)
         circular = torch.arange(y.shape[1]) >= y.shape[1] - torsions.shape[1]
         return y, log_det, circular
+
+    def _mixed_coordinates(self, layer, x):
+        """The same with a block in Cartesians, by eigenvectors and determinants from torch.linalg."""
+        rows = torch.tensor(layer["zMatrix"], dtype=torch.long).reshape(-1, 4)
+        bonds, angles, torsions = self._bonds_angles_torsions(x, rows[:, :2], rows[:, :3], rows)
+        log_det = -(2 * bonds.log() + angles.sin().log() + math.log(2 * math.pi**2)).sum(-1)
+        reference, whitening = self.tensors["layers.0.reference"], self.tensors["layers.0.whitening"]
+        block = x[:, layer["block"]]
+        if self.architecture["measure"] == "frame":
+            log_det = log_det + 0.5 * torch.linalg.slogdet(whitening @ whitening.T)[1]
+        else:
+            reference = reference - reference.mean(0)
+            block = align(block - block.mean(1, keepdim=True), reference)
+            # The space of aligned conformations is what is orthogonal to translations and rotations of the reference.
+            unit = torch.eye(3, dtype=x.dtype)
+            moves = torch.stack([*(e.expand_as(reference) for e in unit),
+                                 *(torch.linalg.cross(e.expand_as(reference), reference) for e in unit)]).reshape(6, -1)
+            space = torch.linalg.svd(moves)[2][6:]
+            log_det = (log_det + torch.linalg.slogdet(whitening @ space.T)[1] - log_inertia(block, reference)
+                       + 0.5 * log_inertia(reference[None], reference) - 1.5 * math.log(len(reference)) - math.log(8 * math.pi**2))
+        w = (block - reference).flatten(1) @ whitening.T
+        y = torch.cat([bonds, angles / math.pi, (torsions + math.pi) / (2 * math.pi), w], dim=-1)
+        circular = torch.zeros(y.shape[1], dtype=torch.bool)
+        circular[2 * len(rows):3 * len(rows)] = True
+        return y, log_det, circular
+
+    @staticmethod
+    def _bonds_angles_torsions(x, bond_atoms, angle_atoms, full):
+        """nm and rad, each (batch, rows)."""
+        bonds = (x[:, bond_atoms[:, 0]] - x[:, bond_atoms[:, 1]]).norm(dim=-1)
+        u, v = (x[:, angle_atoms[:, side]] - x[:, angle_atoms[:, 1]] for side in (0, 2))
+        angles = torch.atan2(torch.linalg.cross(u, v).norm(dim=-1), (u * v).sum(-1))
+        b1, b2, b3 = (x[:, full[:, n + 1]] - x[:, full[:, n]] for n in range(3))
+        n1, n2 = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
+        return bonds, angles, torch.atan2(b2.norm(dim=-1) * (b1 * n2).sum(-1), (n1 * n2).sum(-1))
+
+    def _elementwise(self, prefix, layer, y):
+        x = y[:, layer["coordinates"]]
+        if layer["type"] == "affineNormalization":
+            value = (x - self.tensors[f"{prefix}.shift"]) / self.tensors[f"{prefix}.scale"]
+            log_slope = -self.tensors[f"{prefix}.scale"].log().expand_as(x)
+        elif layer["type"] == "logit":
+            value, log_slope = torch.logit(x), -(x * (1 - x)).log()
+        elif layer["type"] == "logistic":
+            value = torch.sigmoid(x)
+            log_slope = (value * (1 - value)).log()
+        else:
+            value, log_slope = (x + self.tensors[f"{prefix}.shift"]).remainder(1.0), torch.zeros_like(x)
+        y = y.clone()
+        y[:, layer["coordinates"]] = value
+        return y, log_slope.sum(-1)
 
     def _marginal(self, prefix, layer, y):
         """The cumulative distribution function of each coordinate, ln of its density, and whether all lie in the support."""
@@ -141,6 +191,25 @@ class ReferenceFlow:
             one = torch.ones((), dtype=z.dtype)
             log_density = log_density - (normal.cdf(one) - normal.cdf(0 * one)).log()
         return log_density.sum(-1)
+
+
+def align(centred, reference):
+    """Blocks (batch, B, 3) turned onto the reference (B, 3): the rotation is the leading eigenvector of Horn's matrix."""
+    s = centred.transpose(1, 2) @ reference
+    antisymmetric = torch.stack([s[:, 1, 2] - s[:, 2, 1], s[:, 2, 0] - s[:, 0, 2], s[:, 0, 1] - s[:, 1, 0]], -1)
+    trace = s.diagonal(dim1=1, dim2=2).sum(-1)
+    inner = s + s.transpose(1, 2) - trace[:, None, None] * torch.eye(3, dtype=s.dtype)
+    horn = torch.cat([torch.cat([trace[:, None], antisymmetric], -1)[:, None],
+                      torch.cat([antisymmetric[..., None], inner], -1)], 1)
+    w, v = torch.linalg.eigh(horn)[1][..., -1].split([1, 3], -1)
+    v, w = v[:, None].expand_as(centred), w[:, None]
+    return centred + 2 * torch.linalg.cross(v, torch.linalg.cross(v, centred) + w * centred)
+
+
+def log_inertia(aligned, reference):
+    """ln det(tr(C) - C), C the sum of a r^T: (batch,)."""
+    c = aligned.transpose(1, 2) @ reference
+    return torch.linalg.slogdet(c.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * torch.eye(3, dtype=c.dtype) - c)[1]
 
 
 class SmoothMixture:

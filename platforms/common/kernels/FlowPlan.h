@@ -80,8 +80,12 @@ typedef struct {
 #define FLOW_ROOTS_MISSED 1             // roots that were not found; the host starts from 0 again after it has reported them
 #define FLOW_NUM_COUNTERS 2
 
-#define FLOW_DISTRIBUTION_UNIFORM 0
-#define FLOW_DISTRIBUTION_NORMAL 1
+// Of single coordinates: marginals and elementwise layers.
+#define FLOW_MAP_AFFINE 0
+#define FLOW_MAP_NORMAL 1
+#define FLOW_MAP_LOGIT 2
+#define FLOW_MAP_LOGISTIC 3
+#define FLOW_MAP_CIRCULAR_SHIFT 4
 
 #define FLOW_ACTIVATION_SILU 0
 #define FLOW_ACTIVATION_TANH 1
@@ -92,8 +96,8 @@ typedef struct {
 // A layer after the internal coordinates.
 typedef struct {
     int termRow;                        // of ln|det J|, one for each transformed coordinate
-    // marginal
-    int distribution;
+    // marginal, elementwise
+    int map;
     int count;
     int coordinateIndex;                // (count)
     int parameterConstant;              // (count, 5)

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Marginal layers and the base density.
+// Layers of single coordinates, marginals and elementwise ones, and the base density.
 
-static DEVICE inline MarginalValue marginalOf(int distribution, Constants p, mixed x) {
-    if (distribution == FLOW_DISTRIBUTION_UNIFORM)
+static DEVICE inline MarginalValue marginalOf(int map, Constants p, mixed x) {
+    if (map == FLOW_MAP_AFFINE)
         return uniformMarginal(x, p[0], p[1], p[2]);
+    if (map == FLOW_MAP_LOGIT)
+        return logitMap(x);
+    if (map == FLOW_MAP_LOGISTIC)
+        return logisticMap(x);
+    if (map == FLOW_MAP_CIRCULAR_SHIFT)
+        return circularShiftMap(x, p[0]);
     return normalMarginal(x, p[0], p[1], p[2], p[3], p[4]);
 }
 
@@ -12,7 +18,7 @@ static DEVICE void marginal(GLOBAL const FlowLayout* layout, GLOBAL const FlowSt
     FOR_EACH(stage->count) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         int row = layout->coordinateRow+indices[stage->coordinateIndex+i];
-        MarginalValue m = marginalOf(stage->distribution, constants+stage->parameterConstant+5*i, AT(arena, row));
+        MarginalValue m = marginalOf(stage->map, constants+stage->parameterConstant+5*i, AT(arena, row));
         AT(arena, row) = m.value;
         AT(arena, stage->termRow+i) = m.logDensity;
         AT(arena, stage->densityRow+i) = exp(m.logDensity);
@@ -34,7 +40,7 @@ static DEVICE void baseDensity(GLOBAL const FlowLayout* layout, Indices indices,
         int coordinate = ITEM_ROW, t = ITEM_MOLECULE, i = indices[layout->baseIndex+coordinate];
         mixed gradient = 0;
         if (i >= 0) {
-            MarginalValue m = marginalOf(FLOW_DISTRIBUTION_NORMAL, constants+layout->baseConstant+5*i,
+            MarginalValue m = marginalOf(FLOW_MAP_NORMAL, constants+layout->baseConstant+5*i,
                     AT(arena, layout->coordinateRow+coordinate));
             AT(arena, layout->baseTermRow+i) = m.logDensity;
             gradient = m.dLogDensity;
