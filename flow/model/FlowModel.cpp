@@ -265,6 +265,9 @@ void FlowModel::sample(long long count, unsigned long long seed, double* positio
         fail("the index of the first sample is ", first, ", expected 0 or more");
     const int numParticles = getNumParticles(), n = getNumCoordinates();
     const Evaluator& evaluator = contents->getEvaluator(*this);
+    // A block that is not aligned has a density of place and orientation, too.
+    const bool stands = getArchitecture().measure == Measure::Frame
+            && holds_alternative<MixedCoordinatesLayer>(getArchitecture().layers.front());
     forEachShare(evaluator, count, [&](long long begin, long long number, Evaluator::Workspace& workspace) {
         // Latents of one batch of blocks at a time: memory does not grow with the count.
         const long long batch = LATENT_BATCH_BLOCKS*evaluator.getBlockSize();
@@ -276,7 +279,7 @@ void FlowModel::sample(long long count, unsigned long long seed, double* positio
             evaluator.sampleLatent(size, latent.data());
             double* x = positions+start*3*numParticles;
             evaluator.toPositions(size, latent.data(), x, logProb+start, workspace);
-            for (long long i = 0; i < size; i++)
+            for (long long i = 0; i < size && !stands; i++)
                 centreAndRotate(numParticles, &orientation[3*i], x+i*3*numParticles);
         }
     });

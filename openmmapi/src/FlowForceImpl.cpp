@@ -11,6 +11,7 @@
 #include <atomic>
 #include <iostream>
 #include <sstream>
+#include <variant>
 
 using OpenMM::ContextImpl;
 using OpenMM::OpenMMException;
@@ -41,6 +42,16 @@ void translateErrors(const Action& action) {
     }
 }
 
+/** A density that depends on where a molecule stands has no meaning if the molecule stands anywhere but for a lattice vector. */
+void checkMeasure(const FlowForce& force) {
+    const Architecture& architecture = force.getModel().getArchitecture();
+    if (force.usesPeriodicBoundaryConditions() && architecture.measure == Measure::Frame
+            && std::holds_alternative<MixedCoordinatesLayer>(architecture.layers.front()))
+        throw OpenMMException("FlowForce: the model has a block in Cartesian coordinates in measure \"frame\", so its density depends on "
+                "where the molecule stands, and cannot be periodic. Call setUsesPeriodicBoundaryConditions(false), or use a model in "
+                "measure \"cartesian\"");
+}
+
 /** Say on the error output, once in a process, that a model is not fit for dynamics. */
 void warnIfNotSmooth(const FlowModel& model) {
     static std::atomic<bool> warned = false;
@@ -62,6 +73,7 @@ FlowForceImpl::FlowForceImpl(const FlowForce& owner) : owner(owner), model(owner
 
 void FlowForceImpl::initialize(ContextImpl& context) {
     const OpenMM::System& system = context.getSystem();
+    checkMeasure(owner);
     molecules = resolveMolecules(owner, system);
     checkParticles(molecules, system);
     if (!isInnerContext(context))

@@ -444,6 +444,9 @@ private:
 };
 
 DevicePlan::DevicePlan(const FlowForce& force, const Shape& shape) {
+    if (std::holds_alternative<MixedCoordinatesLayer>(force.getModel().getArchitecture().layers.front()))
+        throw FlowModelError("the model has a block in Cartesian coordinates (mixedCoordinates), which this platform cannot evaluate yet. "
+                "Use the Reference or CPU platform");
     Builder(*this, force, shape).build();
 }
 

@@ -25,6 +25,7 @@ ModelParts testModelParts(int index) {
     options.closedForm = index == 3 ? Direction::Sampling : Direction::Density;
     options.marginal = index%2 == 0 ? Distribution::Uniform : Distribution::TruncatedNormal;
     options.numCouplings = 2;
+    options.mixedCoordinates = options.elementwise = false;
     return randomModelParts(options, 100+index);
 }
 

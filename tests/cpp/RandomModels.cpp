@@ -201,10 +201,10 @@ private:
         addCoordinates(dimensions, Domain::Real);
     }
 
-    /** Particles of which no two are close to each other, and no three to a line. */
+    /** Particles of which no two are close to each other or far apart, and no three close to a line. */
     vector<double> drawReference(int numBlock) {
         while (true) {
-            vector<double> points = normals(3*numBlock, 0.15);
+            vector<double> points = normals(3*numBlock, 0.1);
             bool good = true;
             const auto point = [&](int i) { return Point{points[3*i], points[3*i+1], points[3*i+2]}; };
             for (int i = 0; i < numBlock; i++)
@@ -212,7 +212,7 @@ private:
                     for (int k = 0; k < j; k++)
                         if (i != j && i != k) {
                             const Point u = point(j)-point(i), v = point(k)-point(i), n = cross(unit(u), unit(v));
-                            good &= (dot(u, u) > 0.1*0.1 && dot(v, v) > 0.1*0.1 && dot(n, n) > 0.4*0.4);
+                            good &= (min(dot(u, u), dot(v, v)) > 0.1*0.1 && max(dot(u, u), dot(v, v)) < 0.3*0.3 && dot(n, n) > 0.4*0.4);
                         }
             if (good)
                 return points;
@@ -715,7 +715,9 @@ vector<double> OpenMMFlow::randomConformation(const FlowModel& model, mt19937& r
     while (true) {
         Placement placement(model.getArchitecture(), random);
         const vector<Point>& points = placement.place();
-        if (placement.smallestTorsionSine() < 0.3)
+        // What is placed from a block is seen under small angles from its far side.
+        const bool hasBlock = holds_alternative<MixedCoordinatesLayer>(model.getArchitecture().layers.front());
+        if (placement.smallestTorsionSine() < (hasBlock ? 0.2 : 0.3))
             continue;
         vector<double> positions;
         for (const Point& point : points)

@@ -22,21 +22,13 @@ class SamplingDirection:
 
     def __init__(self, architecture: dict):
         self._placement = Placement(architecture["layers"][0]["zMatrix"], architecture["numParticles"], architecture["measure"])
-        self._layers = []
+        self._marginals, self._couplings = [], []
         circular = self._placement.circular
         for index, layer in enumerate(architecture["layers"][1:], start=1):
-            prefix = f"layers.{index}"
             if layer["type"] == "marginal":
-                self._layers.append(_Marginal(prefix, layer))
-            elif layer["type"] == "coupling":
-                self._layers.append(_Coupling(prefix, layer, circular))
-            elif layer["type"] == "permutation":
-                order = torch.tensor(layer["order"])
-                self._layers.append(_Permutation(order))
-                circular = circular[order]
+                self._marginals.append((f"layers.{index}", layer["distribution"], torch.tensor(layer["coordinates"])))
             else:
-                self._layers.append(_Elementwise(prefix, layer))
-        self._weight_name = next((layer.weight_name for layer in self._layers if isinstance(layer, _Coupling)), None)
+                self._couplings.append(_Coupling(f"layers.{index}", layer, circular))
         self._base = [(f"base.{index}", entry["distribution"], torch.tensor(entry["coordinates"]))
                       for index, entry in enumerate(architecture["base"])]
         self.num_coordinates = 3 * architecture["numParticles"] - 6
@@ -64,15 +56,17 @@ class SamplingDirection:
                 z = y[coordinates].double()
                 log_density = operators.marginal(z, distribution, *_numbers(tensors, name, unit_interval=True))[1]
                 log_prob = log_prob + log_density.sum(0)
-        if self._weight_name:
-            y = y.to(tensors[self._weight_name].dtype)
-        first_coupling = next((i for i, layer in enumerate(self._layers) if isinstance(layer, _Coupling)), 0)
-        for index in reversed(range(len(self._layers))):
-            if index < first_coupling:
-                y = y.double()
-            y, log_slope = self._layers[index](y, tensors)
+        if self._couplings:
+            y = y.to(tensors[self._couplings[0].weight_name].dtype)
+        for coupling in reversed(self._couplings):
+            y, log_slope = coupling(y, tensors)
             log_prob = log_prob - log_slope.sum(0)
-        positions, log_det = self._placement(y.double())
+        y = y.double()
+        for name, distribution, coordinates in reversed(self._marginals):
+            value, log_density = quantile(y[coordinates], distribution, *_numbers(tensors, name))
+            y = y.index_copy(0, coordinates, value)
+            log_prob = log_prob + log_density.sum(0)
+        positions, log_det = self._placement(y)
         return positions, log_prob + log_det
 
 
@@ -92,48 +86,6 @@ def quantile(y, distribution: str, lower, upper, mean, std) -> tuple[torch.Tenso
     probability = torch.where(first_half, below + y * mass, above + (1 - y) * mass).clamp(min=SMALLEST_PROBABILITY)
     t = torch.where(first_half, 1.0, -1.0) * torch.special.ndtri(probability)
     return mean + std * t, -0.5 * t * t - LOG_SQRT_2_PI - std.log() - mass.log()
-
-
-class _Marginal:
-    """One marginal layer, from its output to its input, with ln of the slope of that."""
-
-    def __init__(self, prefix: str, layer: dict):
-        self._prefix, self._distribution, self._coordinates = prefix, layer["distribution"], torch.tensor(layer["coordinates"])
-
-    def __call__(self, y, tensors):
-        value, log_density = quantile(y[self._coordinates].double(), self._distribution, *_numbers(tensors, self._prefix))
-        return y.index_copy(0, self._coordinates, value.to(y.dtype)), -log_density
-
-
-class _Elementwise:
-    """One layer of single coordinates, in the same way."""
-
-    def __init__(self, prefix: str, layer: dict):
-        self._prefix, self._type, self._coordinates = prefix, layer["type"], torch.tensor(layer["coordinates"])
-
-    def __call__(self, y, tensors):
-        x = y[self._coordinates].double()
-        if self._type == "affineNormalization":
-            shift, scale = (tensors[f"{self._prefix}.{name}"].double()[:, None] for name in ("shift", "scale"))
-            value, log_slope = shift + scale * x, scale.log().expand_as(x)
-        elif self._type == "logit":
-            value, log_slope = x.sigmoid(), torch.nn.functional.logsigmoid(x) + torch.nn.functional.logsigmoid(-x)
-        elif self._type == "logistic":
-            value, log_slope = x.log() - torch.log1p(-x), -x.log() - torch.log1p(-x)
-        else:
-            moved = x - tensors[f"{self._prefix}.shift"].double()[:, None]
-            value, log_slope = moved - moved.detach().floor(), torch.zeros_like(x)
-        return y.index_copy(0, self._coordinates, value.to(y.dtype)), log_slope
-
-
-class _Permutation:
-    """Coordinates back in their order."""
-
-    def __init__(self, order: torch.Tensor):
-        self._inverse = torch.argsort(order)
-
-    def __call__(self, y, tensors):
-        return y[self._inverse], torch.zeros_like(y)
 
 
 class _Coupling:
