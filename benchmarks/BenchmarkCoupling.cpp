@@ -42,7 +42,7 @@ void evaluate(benchmark::State& state, std::vector<PlacedCoupling> placed, Direc
     std::vector<AlignedArray<float>> arenas;
     std::size_t n = 0;
     for (PlacedCoupling& p : placed) {
-        p.layer.transformer.closedForm = closedForm;
+        std::visit([&](auto& transformer) { transformer.closedForm = closedForm; }, p.layer.transformer);
         if (transformersOnly)
             removeConditioner(p.layer);
         couplings.emplace_back(p.layer, p.domains);
