@@ -251,7 +251,8 @@ TEST(Coupling, InverseDirectionUndoesTheClosedForm) {
                 logDet += inverse.forward(&q);
                 // the error of the root is that of y, divided by the slope
                 worst = max(worst, abs(logDet));
-                EXPECT_NEAR(q, x, 1e-10) << name;
+                const double turns = (domains[0] == Domain::Circle ? round(q-x) : 0.0);
+                EXPECT_NEAR(q-turns, x, 1e-10) << name;
             }
         }
         cout << name << ", " << describe(domains[0]) << ", size " << size << ": largest |ln det| of there and back: " << worst << endl;
