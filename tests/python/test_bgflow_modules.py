@@ -12,7 +12,6 @@ from openmmflow.importers import bgflow
 torch = pytest.importorskip("torch", reason="bgflow's flows are modules of PyTorch")
 
 import bgflow_lookalikes as looks  # noqa: E402
-import unread_layers  # noqa: E402
 from bgflow_lookalikes import DenseNet, WrapFlow, WrapPeriodic  # noqa: E402
 from random_flow import conformations, rotation  # noqa: E402
 
@@ -86,8 +85,7 @@ ARGUMENTS = {"temperature": 310, "measure": "frame", "positions": POSITIONS, "to
 
 def converted(generator, **arguments):
     """Architecture and tensors, compared with the original by the importer itself."""
-    with unread_layers.skipped():
-        return bgflow.convert_generator(generator, **ARGUMENTS | arguments)
+    return bgflow.convert_generator(generator, **ARGUMENTS | arguments)
 
 
 @pytest.mark.parametrize("transformers, version", [("smooth", 1), ("spline", 2), ("mixed", 2)])

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import unread_layers
-
 PAGE = Path(__file__).parents[2] / "docs" / "importers.md"
 
 
@@ -12,6 +10,5 @@ def test_the_exporter_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     block, = [block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "model_file.write" in block]
     namespace = {}
-    with unread_layers.skipped():
-        exec(compile(block, "importers.md", "exec"), namespace)
+    exec(compile(block, "importers.md", "exec"), namespace)
     assert namespace["model"].num_particles == 3
