@@ -140,6 +140,36 @@ def test_transformers(transformer, closed_form):
             assert relative_error(forces) < 1e-8
 
 
+@pytest.mark.parametrize("kind", ("permutation", "affineNormalization", "circularShift", "logit", "logistic"))
+def test_elementwise_layers(kind):
+    """Each kind between couplings of what it leaves behind."""
+    for seed in range(3):
+        draw = RandomArchitecture(seed)
+        if kind in ("permutation", "circularShift", "logit"):
+            draw.add_marginals()
+        draw.add_coupling()
+        draw.add_elementwise(kind)
+        draw.add_coupling()
+        model = FlowModel.from_bytes(model_file.pack(*draw.model()))
+        assert kind in [layer["type"] for layer in model.architecture["layers"]]
+        sides = Sides(molecules_system(FlowForce(model), model.num_particles), "double")
+        for positions in draw.positions[:3]:
+            energies, forces, _ = sides(positions)
+            assert energies[0] == pytest.approx(energies[1], rel=1e-10, abs=1e-7)
+            assert relative_error(forces) < 1e-8
+
+
+@pytest.mark.parametrize("block", [3, 4])
+def test_mixed_coordinates_are_refused(block):
+    """With a message that names the platforms that know them."""
+    draw = RandomArchitecture(block, 7, block=block)
+    draw.add_marginals()
+    draw.add_coupling()
+    model = FlowModel.from_bytes(model_file.pack(*draw.model()))
+    with pytest.raises(openmm.OpenMMException, match="Reference.*CPU"):
+        Sides(molecules_system(FlowForce(model), model.num_particles), "double")
+
+
 def test_far_outside_of_the_support(small_model, small_positions):
     """The continuation, up to where the flow plays no part; the walls alone at lambda = 0."""
     force = FlowForce(small_model)
