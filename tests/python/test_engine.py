@@ -38,6 +38,29 @@ def test_internal_coordinates(measure, particles):
     check(RandomArchitecture(1, particles, measure=measure))
 
 
+@pytest.mark.parametrize("measure", ["cartesian", "frame"])
+@pytest.mark.parametrize("particles, block", [(3, 3), (4, 3), (8, 3), (8, 5), (6, 6)])
+def test_mixed_coordinates(particles, block, measure):
+    """A block of Cartesians, the rest placed from it; couplings of all of these coordinates."""
+    for seed in range(4):
+        check(RandomArchitecture(seed, particles, measure=measure, block=block))
+        drawn = RandomArchitecture(seed, particles, measure=measure, block=block)
+        drawn.add_marginals()
+        drawn.add_coupling()
+        check(drawn)
+
+
+@pytest.mark.parametrize("kind", ["permutation", "affineNormalization", "circularShift", "logit", "logistic"])
+def test_elementwise_layer(kind):
+    for seed in range(4):
+        drawn = RandomArchitecture(seed)
+        if kind in ("permutation", "circularShift", "logit"):
+            drawn.add_marginals()
+        drawn.add_elementwise(kind)
+        drawn.add_coupling()
+        check(drawn)
+
+
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_marginals(distribution):
     drawn = RandomArchitecture(2)
