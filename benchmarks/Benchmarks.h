@@ -21,6 +21,9 @@ void registerEvaluator(const NamedModel& model);
 /** Floor/MODEL: see WeightStream. */
 void registerFloor(const NamedModel& model);
 
+/** Roof/{read,multiply}/MODEL: the weights read, and multiplied and added with, at the speed of the processor; of one molecule. */
+void registerRoof(const NamedModel& model);
+
 } // namespace OpenMMFlow
 
 #endif // OPENMMFLOW_BENCHMARKS_BENCHMARKS_H_

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
         registerDense();
         for (const NamedModel& model : models) {
             registerFloor(model);
+            registerRoof(model);
             registerCouplings(model);
             registerEvaluator(model);
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The C++ program of benchmarks/: the floor, and the engine without OpenMM."""
+"""The C++ program of benchmarks/: the engine without OpenMM, and what bounds it."""
 from __future__ import annotations
 
 import json

@@ -84,11 +84,24 @@ def _microseconds(document: dict, clock: str, **wanted) -> str:
 
 
 def _one_molecule(document: dict) -> str:
-    potentials = ["floor", "engine", "FlowForce CPU", "FlowForce Reference", "PyTorch eager", "PyTorch compiled"]
+    potentials = ["reading", "floor", "engine", "FlowForce CPU", "FlowForce Reference", "PyTorch eager", "PyTorch compiled"]
     return markdown(["model", "parameters", *potentials], [
         [f"{size}, {model['what']}", f"{model['parameters']:,}"] +
         [_microseconds(document, "cpu", potential=potential, size=size, molecules=1, threads=1, quantity="forces")
          for potential in potentials] for size, model in document["models"].items()])
+
+
+def _bounds(document: dict) -> str:
+    results = _results(document)
+
+    def ratio(potential, size, molecules, bound):
+        measured, least = results.find(potential, size, molecules, 1, "forces"), results.find(bound, size, 1, 1, "forces")
+        return f"{measured['cpu'] / (molecules * least['cpu']):.2f}" if measured and least else "–"
+
+    return markdown(["model", "one molecule: engine, over reading the weights twice",
+                     "1,024 molecules: FlowForce CPU, over multiplying and adding twice with each"],
+                    [[size, ratio("engine", size, 1, "reading"), ratio("FlowForce CPU", size, 1024, "arithmetic")]
+                     for size in document["models"]])
 
 
 def _step(document: dict) -> str:
@@ -131,6 +144,7 @@ TABLES: dict[str, tuple[str, Callable[[dict], str]]] = {
     "ratios": ("benchmark.json", _ratios),
     "exponents": ("benchmark.json", _exponents),
     "one-molecule": ("benchmark.json", _one_molecule),
+    "bounds": ("benchmark.json", _bounds),
     "step": ("benchmark.json", _step),
     "molecules": ("benchmark.json", _molecules),
     "accuracy": ("accuracy.json", _accuracy),

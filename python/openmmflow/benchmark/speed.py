@@ -156,11 +156,12 @@ def _tasks(size: str, path: Path, molecules: int, threads: int, frames, options:
 
 
 def _measure_kernels(results: Results, size: str, path: Path, options: Options):
-    """The floor, and the engine without OpenMM."""
+    """The engine without OpenMM, and what bounds it."""
     times = kernels.run(options.kernels, path, seconds=options.seconds,
-                        pattern=f"^(Floor/{size}|Evaluator/single/{size}/.*|(Mixture|Coupling)/(closed|root)/{size}/.*)$")
+                        pattern=f"^(Floor/{size}|Roof/(read|multiply)/{size}|Evaluator/single/{size}/.*|(Mixture|Coupling)/(closed|root)/{size}/.*)$")
     results.kernels.update(times)
-    for name, potential in ((f"Floor/{size}", "floor"), (f"Evaluator/single/{size}/1", "engine")):
+    for name, potential in ((f"Floor/{size}", "floor"), (f"Roof/read/{size}", "reading"), (f"Roof/multiply/{size}", "arithmetic"),
+                            (f"Evaluator/single/{size}/1", "engine")):
         results.add(potential, size, 1, 1, "forces", Timing(**times[name], rounds=kernels.REPETITIONS, calls=0))
 
 
