@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""FlowForce on a GPU platform: launches of a step, one molecule, many molecules.
+"""FlowForce on a GPU platform: launches of a step, one molecule, many molecules, next to the same flow in PyTorch on the same device.
 
     python benchmarks/gpu.py CUDA|OpenCL|HIP [--molecules 4096] [--model FILE] [--json FILE]
 
-Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the kernels are the same everywhere. If PyTorch sees the same
-device, its evaluation of the same batch is timed, too. The machine should have nothing else to do.
+Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the kernels are the same everywhere. If PyTorch sees a CUDA
+device it is timed there: in eager mode within openmm.PythonForce, as users run it, and as one CUDA graph of a whole evaluation with its
+gradient, which leaves the interpreter out. The machine should have nothing else to do.
 """
 from __future__ import annotations
 
@@ -69,31 +70,90 @@ def launches_per_step(model) -> dict[str, int]:
     return {name: count // STEPS for name, count in counts.items() if count >= STEPS}
 
 
-def torch_seconds(model, count: int) -> float | None:
-    """Energy and forces of a batch in eager PyTorch on its CUDA device; None if there is none."""
+def seconds_per_call(call, *, least: int = 20, seconds: float = 1.0) -> float:
+    """Median wall time of a call that waits for its result."""
+    call()
+    samples = []
+    while len(samples) < least or sum(samples) < seconds:
+        begin = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - begin)
+    return float(np.median(samples))
+
+
+def torch_seconds(model, platform: str, count: int) -> dict[str, float]:
+    """Energy and forces of a batch in PyTorch on its CUDA device, seconds; empty if there is none."""
     try:
         import torch
     except ImportError:
-        return None
+        return {}
     if not torch.cuda.is_available():
-        return None
+        return {}
     from openmmflow import model_file
     from openmmflow.benchmark.torch_flow import TorchFlow
 
     flow = TorchFlow(*model_file.read(model)).cuda()
-    x = torch.from_numpy(openmmflow.FlowModel.load(model).sample(count, 1)[0].astype(np.float32)).cuda().requires_grad_(True)
+    positions = openmmflow.FlowModel.load(model).sample(count, 1)[0]
+    seconds = {}
 
-    def evaluate():
-        torch.autograd.grad(flow(x).sum(), x)
-        torch.cuda.synchronize()
+    context = openmm.Context(systems.torch_system(model, count, flow=flow, device="cuda"), openmm.VerletIntegrator(1e-4),
+                             openmm.Platform.getPlatform(platform))
+    context.setPositions(positions.reshape(-1, 3))
+    seconds["PythonForce, eager"] = seconds_per_call(lambda: context.getState(energy=True, forces=True))
+    del context
 
-    evaluate()
-    samples = []
-    for _ in range(20):
-        begin = time.perf_counter()
+    x = torch.from_numpy(positions.astype(np.float32)).cuda().requires_grad_(True)
+    evaluate = lambda: torch.autograd.grad(flow(x).sum(), x)
+    # What a graph holds must have run before, on a stream of its own.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            evaluate()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
         evaluate()
-        samples.append(time.perf_counter() - begin)
-    return float(np.median(samples))
+    for name, call in (("eager", evaluate), ("CUDA graph", graph.replay)):
+        seconds[name] = seconds_per_call(lambda: (call(), torch.cuda.synchronize()))
+    return seconds
+
+
+def single_precision_peak() -> float | None:
+    """Operations a second of PyTorch's CUDA device: 128 multiply-adds a clock and multiprocessor, as on compute capability 8.6, 8.9 and 9.0."""
+    try:
+        import torch
+        device = torch.cuda.get_device_properties(0)
+        clock = subprocess.run(["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0"],
+                               capture_output=True, text=True, check=True).stdout
+    except (ImportError, AssertionError, RuntimeError, OSError, subprocess.CalledProcessError):
+        return None
+    return device.multi_processor_count * 128 * 2 * 1e6 * float(clock)
+
+
+def verdicts(figures: dict, molecules: int) -> list[str]:
+    """Ratios that are demanded of CUDA, from what was measured."""
+    # Of many molecules a step, in which nothing leaves the device, as in PyTorch's batch.
+    one, many = figures["seconds"].get("single 1"), figures["seconds_per_step"].get(f"single {molecules}")
+    torch_one, torch_many = (figures["torch_seconds"].get(str(count), {}) for count in (1, molecules))
+    lines = []
+
+    def compare(what, value, bound, at_least):
+        met = value >= bound if at_least else value <= bound
+        lines.append(f"{what}: {value:.4g}, demanded at {'least' if at_least else 'most'} {bound:g}: {'met' if met else 'MISSED'}")
+
+    if one:
+        compare("one molecule, energy and forces, µs", 1e6 * one, 100, False)
+        for name, bound in (("PythonForce, eager", 50), ("CUDA graph", 3)):
+            if name in torch_one:
+                compare(f"one molecule, faster than PyTorch ({name})", torch_one[name] / one, bound, True)
+    if many and "eager" in torch_many:
+        compare(f"{molecules} molecules, faster than a PyTorch batch", torch_many["eager"] / many, 2, True)
+    if many and figures["single_precision_peak"]:
+        # Each weight is multiplied and added twice, once in either direction.
+        needed = 4 * figures["parameters"] * molecules / figures["single_precision_peak"]
+        compare(f"{molecules} molecules, slower than the products alone at single-precision peak", many / needed, 3, False)
+    return lines
 
 
 def main() -> int:
@@ -108,7 +168,10 @@ def main() -> int:
     if reason:
         parser.exit(1, f"{reason}\n")
 
-    figures = {"date": datetime.date.today().isoformat(), "platform": options.platform, "seconds_per_step": {}, "torch_seconds": {}}
+    model = openmmflow.FlowModel.load(options.model)
+    figures = {"date": datetime.date.today().isoformat(), "platform": options.platform, "model": model.checksum,
+               "parameters": model.num_parameters, "single_precision_peak": single_precision_peak(), "seconds_per_step": {}, "seconds": {},
+               "torch_seconds": {}}
     if options.platform == "OpenCL":
         figures["launches_per_step"] = launches_per_step(options.model)
         print("launches per step, one molecule:", ", ".join(f"{name} {n:g}" for name, n in figures["launches_per_step"].items())
@@ -119,14 +182,17 @@ def main() -> int:
             figures.setdefault("device", context.getPlatform().getPropertyValue(context, "DeviceName"))
             spent = seconds_per_step(context)
             figures["seconds_per_step"][f"{precision} {count}"] = spent
+            state = seconds_per_call(lambda: context.getState(energy=True, forces=True))
+            figures["seconds"][f"{precision} {count}"] = state
             print(f"{figures['device']}, {precision}, {count} molecules: {1e6 * spent:.1f} µs a step, "
-                  f"{count / spent:.4g} molecules a second", flush=True)
+                  f"{count / spent:.4g} molecules a second; {1e6 * state:.1f} µs for energy and forces", flush=True)
             del context
     for count in (1, options.molecules):
-        spent = torch_seconds(options.model, count)
-        if spent is not None:
-            figures["torch_seconds"][str(count)] = spent
-            print(f"eager PyTorch, single, {count} molecules: {1e6 * spent:.1f} µs")
+        figures["torch_seconds"][str(count)] = torch_seconds(options.model, options.platform, count)
+        for name, spent in figures["torch_seconds"][str(count)].items():
+            print(f"PyTorch, {name}, single precision, {count} molecules: {1e6 * spent:.1f} µs")
+    if options.platform == "CUDA":
+        print(*verdicts(figures, options.molecules), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -57,7 +57,7 @@ def torch_flow(model, *, compile_for=None):
     return flow
 
 
-def torch_system(model, count: int = 1, *, flow=None) -> openmm.System:
+def torch_system(model, count: int = 1, *, flow=None, device: str = "cpu") -> openmm.System:
     """The same molecules in openmm.PythonForce around PyTorch, all in one batch. Needs torch.
 
     FlowForce's continuation outside of the support is left out, as someone who writes this for a simulation might do.
@@ -67,21 +67,22 @@ def torch_system(model, count: int = 1, *, flow=None) -> openmm.System:
     model : a path.
     count : molecules.
     flow : what :func:`torch_flow` made of the model; made here if there is none.
+    device : of PyTorch, where ``flow`` is.
     """
     import torch
 
     if flow is None:
-        flow = torch_flow(model)
+        flow = torch_flow(model).to(device)
     architecture, _ = model_file.read(model)
     thermal_energy = dataset.MOLAR_GAS_CONSTANT * architecture["temperature"]
     shape = (count, architecture["numParticles"], 3)
 
     def compute(state):
         positions = state.getPositions(asNumpy=True)._value.reshape(shape).astype(np.float32)
-        x = torch.from_numpy(positions).requires_grad_(True)
+        x = torch.from_numpy(positions).to(device).requires_grad_(True)
         log_prob = flow(x).sum()
         gradient, = torch.autograd.grad(log_prob, x)
-        return -thermal_energy * log_prob.item(), thermal_energy * gradient.numpy().reshape(-1, 3).astype(np.float64)
+        return -thermal_energy * log_prob.item(), thermal_energy * gradient.cpu().numpy().reshape(-1, 3).astype(np.float64)
 
     system = molecules_without_force(count)
     system.addForce(openmm.PythonForce(compute))
