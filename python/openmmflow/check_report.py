@@ -2,57 +2,109 @@
 """The page that ``openmmflow check`` writes: verdict, figures and plots of one model."""
 from __future__ import annotations
 
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import openmm
 from matplotlib.figure import Figure
 
-from . import atomic
+from . import atomic, model_summary
 from .check import Certificate
+from .html_page import HtmlPage
 from .plots import COLOURS
 
-A4 = (8.27, 11.69)
-"""inches"""
+_KINDS = ("bond", "angle", "torsion")
 
 
-def page(certificate: Certificate, title: str) -> Figure:
-    """One page with all that a certificate holds."""
-    figure = Figure(figsize=A4, layout="constrained")
-    head, *rows = figure.subfigures(4, 1, height_ratios=[3.4, 2.6, 2.6, 2.6])
-    _draw_verdict(head.subplots(), certificate, title)
-    left, right = rows[0].subplots(1, 2)
-    _draw_gradient(left, *certificate.series["gradient"])
-    _draw_fluctuations(right, *certificate.series["fluctuations"])
+def page_path(path) -> Path:
+    """Where the page goes. ValueError for a name that ends in something else than .html."""
+    path = Path(path)
+    if path.suffix not in ("", ".html"):
+        raise ValueError(f"the page is HTML, and {path.name} ends in {path.suffix}: expected a name that ends in .html "
+                         "(a browser prints the page as PDF)")
+    return path.with_suffix(".html")
+
+
+def page(certificate: Certificate, title: str) -> HtmlPage:
+    """The page with all that a certificate holds."""
+    model, series = certificate.model, certificate.series
+    page = HtmlPage(f"{title}: {'passed' if certificate.passed else 'FAILED'}")
+    failed = sum(not figure.holds for figure in certificate.figures)
+    page.verdict("All figures are within their bounds." if certificate.passed else
+                 f"{failed} of {len(certificate.figures)} figures {'is' if failed == 1 else 'are'} not within bounds: "
+                 "dynamics should not trust this model.", certificate.passed)
+    page.table([(f.check, f.meaning, f"{f.value:.3g}", f.bound, f.note, "ok" if f.holds else "FAIL") for f in certificate.figures],
+               header=("check", "figure", "found", "demanded", "", ""),
+               marked=[row for row, figure in enumerate(certificate.figures) if not figure.holds])
+    for remark in [series.get("note", ""), *(f"Left out: {reason}" for reason in series.get("left out", []))]:
+        if remark:
+            page.paragraph(remark)
+    page.paragraph(f"Model {model.checksum}: {model.num_particles} particles, {model.num_parameters:,} weights, {model.temperature:g} K. Checked on "
+                   f"{date.today().isoformat()} by openmmflow {version('openmmflow')} with OpenMM {openmm.Platform.getOpenMMVersion()}, on "
+                   "samples of the model itself.")
+    page.figure("Forces and energy conservation", _figure_of_forces(certificate))
+    page.paragraph("Left: each model has its own best displacement, of which the error is in the table; to its right the formula of the differences errs, to "
+                   "its left the rounding of energies. Right: the fluctuation falls with the square of the step size where a step resolves the potential.")
+    page.figure("Total energy at constant energy", _figure_of_energies(certificate))
+    if any(kind in series for kind in _KINDS):
+        page.figure("Walks across the edges of the support", _figure_of_walks(certificate))
+        page.paragraph("The first bond, angle and torsion that were walked. Lines: edges of the inner support and of the support, and the seam at ±180°. The "
+                       "table has the largest jump of the second derivative at all of them.")
+    page.heading("The model")
+    page.fragment(model_summary.diagram(model))
+    return page
+
+
+def figure(certificate: Certificate) -> Figure:
+    """The plots of the page as one figure."""
+    figure = Figure(figsize=(10, 9.5), layout="constrained")
+    rows = figure.subfigures(3, 1)
+    _draw_forces(rows[0], certificate)
     _draw_energies(rows[1].subplots(), certificate.series["energies"], certificate.series["degrees of freedom"])
-    for axis, kind in zip(rows[2].subplots(1, 3), ("bond", "angle", "torsion")):
-        if kind in certificate.series:
-            _draw_walk(axis, kind, *certificate.series[kind])
+    _draw_walks(rows[2], certificate)
     return figure
 
 
 def write(certificate: Certificate, path, title: str) -> tuple[Path, Path]:
-    """Write the page as PDF, and the figures beside it as JSON. Returns both paths."""
-    path = Path(path).with_suffix(".pdf")
-    temporary = path.with_name("." + path.name)
-    page(certificate, title).savefig(temporary, format="pdf")
-    temporary.replace(path)
+    """Write the page as HTML, and the figures beside it as JSON. Returns both paths."""
+    path = page_path(path)
+    page(certificate, title).write(path)
     atomic.write_json(path.with_suffix(".json"), certificate.document())
     return path, path.with_suffix(".json")
 
 
-def _draw_verdict(axis, certificate, title):
-    axis.axis("off")
-    verdict, colour = ("passed", COLOURS[2]) if certificate.passed else ("FAILED", COLOURS[1])
-    axis.set_title(f"{title}: {verdict}", fontsize=13, color=colour, loc="left")
-    cells = [[f.meaning, f"{f.value:.3g}", f.bound, f.note, "ok" if f.holds else "FAIL"] for f in certificate.figures]
-    table = axis.table(cells, colLabels=["", "found", "demanded", "", ""], colWidths=[0.56, 0.11, 0.13, 0.14, 0.06], loc="upper center",
-                       cellLoc="left", edges="horizontal")
-    table.auto_set_font_size(False)
-    table.set_fontsize(7)
-    for row, figure in enumerate(certificate.figures, start=1):
-        table[row, 4].get_text().set_color(COLOURS[2] if figure.holds else COLOURS[1])
-    remarks = [certificate.series.get("note", ""), *certificate.series.get("left out", [])]
-    axis.text(0, 0, "\n".join(remark[:140] for remark in remarks if remark), fontsize=6, transform=axis.transAxes, va="bottom")
+def _figure_of_forces(certificate) -> Figure:
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    _draw_forces(figure, certificate)
+    return figure
+
+
+def _figure_of_energies(certificate) -> Figure:
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    _draw_energies(figure.subplots(), certificate.series["energies"], certificate.series["degrees of freedom"])
+    return figure
+
+
+def _figure_of_walks(certificate) -> Figure:
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    _draw_walks(figure, certificate)
+    return figure
+
+
+def _draw_forces(parent, certificate):
+    left, right = parent.subplots(1, 2)
+    _draw_gradient(left, *certificate.series["gradient"])
+    _draw_fluctuations(right, *certificate.series["fluctuations"])
+
+
+def _draw_walks(parent, certificate):
+    for axis, kind in zip(parent.subplots(1, 3), _KINDS):
+        if kind in certificate.series:
+            _draw_walk(axis, kind, *certificate.series[kind])
+        else:
+            axis.axis("off")
 
 
 def _draw_gradient(axis, steps, errors):

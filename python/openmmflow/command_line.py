@@ -97,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", **formats, help="find out whether dynamics can trust a model",
         description="Physical checks of a model on its own samples: forces, round trip, platforms, continuity at edges and seams, and "
-                    "energy conservation at several step sizes. Writes a page with figures and plots as PDF, and JSON. The exit "
+                    "energy conservation at several step sizes. Writes an HTML page with figures and plots, and JSON. The exit "
                     "status is 0 if all figures are within their bounds, 1 otherwise.")
     check.add_argument("model", type=Path, help="the model file")
-    check.add_argument("-o", "--output", type=Path, default=Path("check.pdf"), help="the page to write; the JSON file lies beside it")
+    check.add_argument("-o", "--output", type=Path, default=Path("check.html"), help="the page to write; the JSON file lies beside it")
     check.add_argument("--pdb", type=Path, default=argparse.SUPPRESS,
                        help="the molecule, for its masses; without it, they are guessed from the bonds")
     check.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="that dynamics shall use, in fs")
@@ -272,6 +272,7 @@ def _check(options) -> int:
     from .check import check
     from .simulate import flow_molecule
 
+    output = check_report.page_path(options.output)
     masses = None
     if "pdb" in options:
         system = flow_molecule(options.model, options.pdb).system
@@ -279,7 +280,7 @@ def _check(options) -> int:
     certificate = check(FlowModel.load(options.model), masses=masses, step_size=options.step_size, starts=options.starts,
                         length=options.length, seed=options.seed, progress=not options.quiet)
     print(certificate.table())
-    page, figures = check_report.write(certificate, options.output, options.model.name)
+    page, figures = check_report.write(certificate, output, options.model.name)
     print(f"report: {page}, {figures}")
     return 0 if certificate.passed else 1
 

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,7 +15,8 @@ from . import atomic
 
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222;background:#fff}
 img{max-width:100%;height:auto}h2{margin-top:1.6em;border-bottom:1px solid #ddd}table{border-collapse:collapse}
-td,th{padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top}pre{background:#f4f4f4;padding:1em;overflow:auto}"""
+td,th{padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top}pre{background:#f4f4f4;padding:1em;overflow:auto}
+.good{color:#00704f;font-weight:bold}.bad{color:#b34a00;font-weight:bold}"""
 
 
 class HtmlPage:
@@ -36,13 +37,18 @@ class HtmlPage:
     def paragraph(self, text: str) -> None:
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
-    def table(self, rows: Iterable[Iterable[object]], header: Iterable[str] = ()) -> None:
-        """Rows of cells; the header is a row of its own."""
-        def row(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    def verdict(self, text: str, good: bool) -> None:
+        """A paragraph in the colour of good or of bad news."""
+        self._parts.append(f"<p class={'good' if good else 'bad'}>{html.escape(text)}</p>")
+
+    def table(self, rows: Iterable[Iterable[object]], header: Iterable[str] = (), *, marked: Collection[int] = ()) -> None:
+        """Rows of cells; the header is a row of its own. Rows whose index is in ``marked`` are bad news."""
+        def row(cells, tag, mark=""):
+            return f"<tr{mark}>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
         head = row(header, "th") if header else ""
-        self._parts.append(f"<table>{head}{''.join(row(cells, 'td') for cells in rows)}</table>")
+        body = "".join(row(cells, "td", " class=bad" if index in marked else "") for index, cells in enumerate(rows))
+        self._parts.append(f"<table>{head}{body}</table>")
 
     def figure(self, title: str, figure: Figure) -> None:
         """A heading and a picture."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`openmmflow check`: a smooth model passes, one that no time step resolves fails, and each figure answers to what it measures."""
+import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -28,22 +30,32 @@ def test_a_smooth_model_passes(small_model, tmp_path):
     print(certificate.table())
     assert certificate.passed
     page, document = check_report.write(certificate, tmp_path / "page", "a smooth model")
-    assert page.read_bytes().startswith(b"%PDF") and page.read_bytes().count(b"/Type /Page\n") <= 1
+    text = page.read_text()
+    assert "<h1>a smooth model: passed</h1>" in text and "FAIL" not in text and small_model.checksum in text
+    assert text.count("data:image/png;base64,") == 3 and "<svg" in text and not re.search("<script|(?:src|href)=['\"]?http", text)
+    for figure in certificate.figures:
+        assert f"<td>{figure.value:.3g}</td>" in text and f"<td>{html.escape(figure.meaning)}</td>" in text
     written = json.loads(document.read_text())
     assert written["passed"] and len(written["figures"]) == len(certificate.figures) >= 8
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.json", "page.pdf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.json"]
 
 
 def test_a_model_that_no_step_resolves_fails(tmp_path, capsys):
     path = tmp_path / "steep.safetensors"
     model_file.write(path, *steep(*random_flow()))
-    assert command_line.main(["check", str(path), "-o", str(tmp_path / "steep.pdf"), "--starts", "3", "--length", "0.5", "-q"]) == 1
+    assert command_line.main(["check", str(path), "-o", str(tmp_path / "steep.html"), "--starts", "3", "--length", "0.5", "-q"]) == 1
     output = capsys.readouterr().out
     print(output)
     assert "FAILED" in output
     found = json.loads((tmp_path / "steep.json").read_text())["figures"]
     failed = {figure["check"] for figure in found if not figure["holds"]}
     assert failed == {"conservation"}, "it is a smooth function all the same: only dynamics shows that no step resolves it"
+    page = (tmp_path / "steep.html").read_text()
+    assert "steep.safetensors: FAILED</h1>" in page and "<p class=bad>" in page and page.count("<tr class=bad>") == len(
+        [figure for figure in found if not figure["holds"]])
+    # Said before minutes of checks.
+    assert command_line.main(["check", str(path), "-o", str(tmp_path / "steep.pdf")]) == 1
+    assert "expected a name that ends in .html" in capsys.readouterr().err
 
 
 def test_a_kink_is_seen():
