@@ -44,6 +44,10 @@ public:
         operation(FLOW_GATHER);
         if (force.usesPeriodicBoundaryConditions())
             operation(FLOW_UNWRAP);
+        const bool hasBlock = (layout().numBlock > 0);
+        if (hasBlock)
+            for (int code : {FLOW_ALIGN, FLOW_WHITEN})
+                operation(code);
         for (int code : {FLOW_BONDS_AND_ANGLES, FLOW_SUM_CONTINUATION, FLOW_FINISH_CONTINUATION, FLOW_TORSIONS})
             operation(code);
         const std::vector<std::vector<Domain>> domains = coordinateDomains(architecture);
@@ -61,6 +65,9 @@ public:
         // The layers backwards, the operations of each in the order that they were noted in.
         for (auto layer = wayBack.rbegin(); layer != wayBack.rend(); ++layer)
             append(plan.program, *layer);
+        if (hasBlock)
+            for (int code : {FLOW_WHITEN_BACKWARD, FLOW_BLOCK_GRADIENT, FLOW_BLOCK_TURN, FLOW_BLOCK_FORCES})
+                operation(code);
         operation(FLOW_FORCES);
         layout().numOperations = static_cast<int>(plan.program.size());
         layout().numTerms = numTerms;
@@ -147,16 +154,56 @@ private:
             addRange(geometry.angleRanges[i], geometry.hasFrame && !geometry.cartesian && i == 0 ? 0 : 1);
         for (int i = 0; i < l.numTorsions; i++)
             addRange(geometry.torsionAngleRanges[i], 0);
-        const int numRanges = l.numBonds+l.numAngles+l.numTorsions;
+        l.numRanges = l.numBonds+l.numAngles+l.numTorsions;
         l.positionRow = mixedRows(3*P);
+        l.originRow = mixedRows(3);
+        terms(l.numBonds+l.numAngles);
+        if (geometry.block.numBlock > 0)
+            addBlock(geometry.block);
         l.coordinateRow = mixedRows(l.numCoordinates);
         l.gradientRow = mixedRows(l.numCoordinates);
-        l.chiRow = mixedRows(numRanges);
-        l.wallRow = mixedRows(numRanges);
-        l.outsideRow = mixedRows(numRanges);
+        l.chiRow = mixedRows(l.numRanges);
+        l.wallRow = mixedRows(l.numRanges);
+        l.outsideRow = mixedRows(l.numRanges);
         l.scratchRow = mixedRows(3*shape.maxSlices);
         l.totalRow = mixedRows(4);
-        terms(l.numBonds+l.numAngles);
+    }
+
+    /** After the other ranges and terms. */
+    void addBlock(const BlockPlan& block) {
+        FlowLayout& l = layout();
+        const int size = 3*block.numBlock;
+        l.numBlock = block.numBlock;
+        l.blockDimensions = block.dimensions;
+        l.blockIsAligned = block.aligned;
+        for (int i = 0; i < block.dimensions; i++)
+            addRange(block.ranges[i], 0);
+        l.numRanges += block.dimensions;
+        if (block.aligned) {
+            SupportRange alignment = block.determinantRatio;
+            alignment.wallLower = block.radius.wallLower;
+            alignment.wallUpper = block.radius.wallUpper;
+            alignment.inverseWallWidth = block.radius.inverseWallWidth;
+            addRange(alignment, 0);
+            l.numRanges++;
+            terms(1);
+        }
+        l.blockIndex = appendAtoms(block.block, block.numBlock);
+        l.referenceConstant = appendConstants(block.reference, size);
+        l.whiteningConstant = appendConstants(block.whitening, block.dimensions*size);
+        l.inverseReferenceDeterminantConstant = append(plan.constants, {block.inverseReferenceDeterminant});
+        l.alignedRow = mixedRows(size);
+        l.whitenedRow = mixedRows(block.dimensions);
+        l.blockGradientRow = mixedRows(size);
+        l.rotationRow = mixedRows(9+6);
+        l.determinantRatioRow = mixedRows(1);
+        l.radiusFactorRow = mixedRows(1);
+        l.turnRow = mixedRows(3);
+    }
+
+    int appendConstants(const double* values, int count) {
+        plan.constants.insert(plan.constants.end(), values, values+count);
+        return static_cast<int>(plan.constants.size())-count;
     }
 
     int appendAtoms(const int* atoms, int count) {
@@ -444,9 +491,6 @@ private:
 };
 
 DevicePlan::DevicePlan(const FlowForce& force, const Shape& shape) {
-    if (std::holds_alternative<MixedCoordinatesLayer>(force.getModel().getArchitecture().layers.front()))
-        throw FlowModelError("the model has a block in Cartesian coordinates (mixedCoordinates), which this platform cannot evaluate yet. "
-                "Use the Reference or CPU platform");
     Builder(*this, force, shape).build();
 }
 

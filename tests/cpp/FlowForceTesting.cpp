@@ -18,14 +18,15 @@ namespace {
 /** Small, of bounded support, and between them both heads, exponents, measures and closed-form directions. */
 ModelParts testModelParts(int index) {
     RandomModelOptions options;
-    options.numParticles = 4+2*index;
+    options.numParticles = (index < mixedTestModel ? 4+2*index : 8);
     options.head = index%2 == 0 ? MixtureHead::Free : MixtureHead::Published;
-    options.measure = index == 1 ? Measure::Frame : Measure::Cartesian;
+    options.measure = index == 1 || index == frameBlockTestModel ? Measure::Frame : Measure::Cartesian;
     options.exponent = index == 2 ? 2 : 1;
     options.closedForm = index == 3 ? Direction::Sampling : Direction::Density;
     options.marginal = index%2 == 0 ? Distribution::Uniform : Distribution::TruncatedNormal;
     options.numCouplings = 2;
-    options.mixedCoordinates = options.elementwise = false;
+    options.mixedCoordinates = (index >= mixedTestModel);
+    options.elementwise = false;
     return randomModelParts(options, 100+index);
 }
 

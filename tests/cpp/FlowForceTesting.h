@@ -28,9 +28,12 @@ OpenMM::Platform& testPlatform(const std::string& name);
 /** Whether there is a device for a platform. */
 bool hasDevice(const std::string& name);
 
-/** One of a few small random models, the same for the same index; of another architecture for each. */
+/**
+ * One of a few small random models, the same for the same index; of another architecture for each. Models from `mixedTestModel` on have a
+ * block in Cartesians, aligned but for the last, which depends on where it is.
+ */
 FlowModel testModel(int index);
-constexpr int numTestModels = 4;
+constexpr int numTestModels = 5, mixedTestModel = 4, frameBlockTestModel = 5;
 
 /** A test model after a change of its architecture document or its tensors. */
 FlowModel editedModel(int index, const std::function<void(ModelParts&)>& edit);
@@ -106,6 +109,7 @@ const auto testPlatforms = testing::Values("Reference", "CPU");
 const auto openCLPlatforms = testing::Values("OpenCLSingle", "OpenCLMixed", "OpenCLDouble");
 const auto openCLDouble = testing::Values("OpenCLDouble");
 const auto testModels = testing::Range(0, numTestModels);
+const auto allTestModels = testing::Range(0, frameBlockTestModel+1);
 
 std::string flowForceTestName(const testing::TestParamInfo<std::tuple<std::string, int>>& info);
 

@@ -117,6 +117,13 @@ std::vector<Formula> formulas() {
         const auto t = F::torsion(vectorAt<F>(x, 0), vectorAt<F>(x, 1), vectorAt<F>(x, 2), vectorAt<F>(x, 3));
         return Values<F>{t.scaledSine, t.scaledCosine, t.dI.x, t.dJ.y, t.dK.z, t.dL.x};
     }));
+    // Of a block that is about as large as a ring, turned by up to some tenths of a radian from its reference.
+    const std::pair<double, double> diagonal(0.03, 0.06), other(-0.015, 0.015);
+    all.push_back(formula("alignment", {diagonal, other, other, other, diagonal, other, other, other, diagonal}, [](auto* f, const auto& x) {
+        using F = std::remove_pointer_t<decltype(f)>;
+        const auto a = F::alignment({x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8]});
+        return Values<F>{a.rotation.xx, a.rotation.xy, a.rotation.yz, a.rotation.zx, a.inverse.xx, a.inverse.yz, a.determinant};
+    }));
     all.push_back(formula("saturate, chi and wall", {{0.05, 0.2}}, [](auto* f, const auto& x) {
         using F = std::remove_pointer_t<decltype(f)>;
         const auto s = F::saturate(x[0], 0.1, 0.15, 0.004), chi = F::chiOfLength(x[0], 0.06, 50), w = F::wall(x[0], 0.1, 0.15, 200);
@@ -180,10 +187,20 @@ TEST(FastMath, SineOfLargeArguments) {
     EXPECT_GT(bare, 1e-4);
 }
 
-/** Parameterised over files of trained models. */
-class FastMathForces : public testing::TestWithParam<const char*> {
+struct NamedModel {
+    const char* name;
+    FlowModel (*make)();
+};
+
+/** What GoogleTest prints of one. */
+void PrintTo(const NamedModel& model, std::ostream* out) {
+    *out << model.name;
+}
+
+/** Parameterised over trained models, and one with mixed coordinates, which has random weights. */
+class FastMathForces : public testing::TestWithParam<NamedModel> {
 protected:
-    const FlowModel model = FlowModel::load(GetParam());
+    const FlowModel model = GetParam().make();
     const FlowForce force{model};
     const int size = model.getNumParticles();
     std::mt19937 random{3};
@@ -227,9 +244,10 @@ protected:
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(TrainedModels, FastMathForces,
-        testing::Values("python/openmmflow/data/alanine_dipeptide.safetensors", "tests/data/alanine_dipeptide_small.safetensors"),
-        [](const testing::TestParamInfo<const char*>& info) { return info.index == 0 ? "Shipped" : "Small"; });
+INSTANTIATE_TEST_SUITE_P(Models, FastMathForces, testing::Values(
+        NamedModel{"Shipped", [] { return FlowModel::load("python/openmmflow/data/alanine_dipeptide.safetensors"); }},
+        NamedModel{"Small", [] { return FlowModel::load("tests/data/alanine_dipeptide_small.safetensors"); }},
+        NamedModel{"MixedCoordinates", [] { return testModel(mixedTestModel); }}), [](const auto& info) { return info.param.name; });
 
 TEST_P(FastMathForces, StayWithinTheBoundsOfEachPrecision) {
     const struct {

@@ -43,9 +43,9 @@ protected:
 class FlowForceGradient : public FlowForceForces {
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceForces, testing::Combine(openCLPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(Models, FlowForceGradient, testing::Combine(testing::Values("Reference"), testModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, allTestModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceForces, testing::Combine(openCLPlatforms, allTestModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceGradient, testing::Combine(testing::Values("Reference"), allTestModels), flowForceTestName);
 
 TEST_P(FlowForceGradient, IsTheForce) {
     auto* force = new FlowForce(model);

@@ -19,9 +19,16 @@ double norm(const Vec3& v) {
     return std::sqrt(v.dot(v));
 }
 
+/** With a block, all rows are full. */
+const std::vector<Row>& zMatrix(const FlowModel& model) {
+    const Layer& first = model.getArchitecture().layers[0];
+    const MixedCoordinatesLayer* mixed = std::get_if<MixedCoordinatesLayer>(&first);
+    return mixed != nullptr ? mixed->zMatrix : std::get<InternalCoordinatesLayer>(first).zMatrix;
+}
+
 std::vector<Row> fullRows(const FlowModel& model) {
     std::vector<Row> rows;
-    for (const Row& row : std::get<InternalCoordinatesLayer>(model.getArchitecture().layers[0]).zMatrix)
+    for (const Row& row : zMatrix(model))
         if (row[3] >= 0)
             rows.push_back(row);
     return rows;
@@ -133,7 +140,7 @@ protected:
         const Architecture& architecture = model.getArchitecture();
         std::vector<Triple> triples;
         // Angles of the Z-matrix in coordinate order: that of the frame, then those of the rows.
-        for (const Row& row : std::get<InternalCoordinatesLayer>(architecture.layers[0]).zMatrix)
+        for (const Row& row : zMatrix(model))
             if (row[2] >= 0 && row[3] < 0)
                 triples.push_back({{row[0], row[1], row[2]}, {0, M_PI}});
         const std::vector<Row> rows = fullRows(model);
@@ -142,7 +149,7 @@ protected:
         for (const Layer& layer : architecture.layers)
             if (const MarginalLayer* marginal = std::get_if<MarginalLayer>(&layer))
                 for (std::size_t i = 0; i < marginal->coordinates.size(); i++) {
-                    const int angle = marginal->coordinates[i]-(size-1);
+                    const int angle = marginal->coordinates[i]-architecture.numBonds();
                     if (angle < 0 || angle >= static_cast<int>(triples.size()))
                         continue;
                     const double lower = M_PI*marginal->lower.values[i], upper = M_PI*marginal->upper.values[i];
@@ -242,7 +249,7 @@ TEST_P(FlowForceCollinear, AnglesOfTorsionsHaveWalls) {
 }
 
 TEST_P(FlowForceGarbage, AtomsAtRandomHaveFiniteForcesThatAreMinusTheGradient) {
-    // Many molecules at once; over all platforms and models 10^5 of them.
+    // Many molecules at once; over all platforms and models more than 10^5 of them.
     constexpr int numMolecules = 1250, repeats = 10, numChecked = 40;
     auto* force = new FlowForce(model);
     for (int m = 0; m < numMolecules; m++) {

@@ -186,9 +186,12 @@ TEST_P(FlowForceParameters, SettersAndGettersAgree) {
     EXPECT_EQ(force.getNumMolecules(), 2);
     EXPECT_EQ(force.getMoleculeParticles(1), (std::vector<int>{9, 8, 7}));
     SupportMargins margins = force.getMargins();
-    EXPECT_EQ(static_cast<int>(margins.bonds.size()), model.getNumParticles()-1);
-    EXPECT_EQ(static_cast<int>(margins.angles.size()), model.getNumParticles()-2);
-    EXPECT_EQ(static_cast<int>(margins.torsionAngles.size()), model.getNumParticles()-3);
+    // All particles but the first three are placed by a torsion; with a block, all but the block.
+    const MixedCoordinatesLayer* mixed = std::get_if<MixedCoordinatesLayer>(&model.getArchitecture().layers[0]);
+    const int numTorsions = model.getNumParticles()-(mixed == nullptr ? 3 : static_cast<int>(mixed->block.size()));
+    EXPECT_EQ(static_cast<int>(margins.bonds.size()), mixed == nullptr ? numTorsions+2 : numTorsions);
+    EXPECT_EQ(static_cast<int>(margins.angles.size()), mixed == nullptr ? numTorsions+1 : numTorsions);
+    EXPECT_EQ(static_cast<int>(margins.torsionAngles.size()), numTorsions);
     margins.bonds[0] *= 2;
     EXPECT_FALSE(force.hasMarginsOverride());
     force.setMargins(margins);

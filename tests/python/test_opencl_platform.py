@@ -159,15 +159,46 @@ def test_elementwise_layers(kind):
             assert relative_error(forces) < 1e-8
 
 
-@pytest.mark.parametrize("block", [3, 4])
-def test_mixed_coordinates_are_refused(block):
-    """With a message that names the platforms that know them."""
-    draw = RandomArchitecture(block, 7, block=block)
+def mixed_model(seed, particles, block, measure="cartesian"):
+    """A model with a block in Cartesians, and conformations (6, particles, 3) in its support."""
+    draw = RandomArchitecture(seed, particles, measure=measure, block=block)
     draw.add_marginals()
-    draw.add_coupling()
-    model = FlowModel.from_bytes(model_file.pack(*draw.model()))
-    with pytest.raises(openmm.OpenMMException, match="Reference.*CPU"):
-        Sides(molecules_system(FlowForce(model), model.num_particles), "double")
+    for _ in range(2):
+        draw.add_coupling()
+    return FlowModel.from_bytes(model_file.pack(*draw.model())), draw.positions
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("measure", ["cartesian", "frame"])
+@pytest.mark.parametrize("particles, block", [(3, 3), (7, 3), (10, 5), (6, 6)])
+def test_mixed_coordinates(particles, block, measure, precision):
+    """Aligned in measure "cartesian"; in the other one it matters where the molecule is."""
+    errors = []
+    for seed in range(2):
+        model, positions = mixed_model(seed, particles, block, measure)
+        errors.append(compare(model, positions[:3], precision)[0])
+    print(f"\n{precision}, measure {measure!r}, block of {block} of {particles}: force error {max(errors):.1e} of the RMS force")
+    assert max(errors) <= LIMITS[precision]
+
+
+@pytest.mark.parametrize("count", [3, TILE + 5])
+def test_mixed_coordinates_far_outside_of_the_support(count):
+    """Many molecules whose blocks are anything, up to where their alignment means nothing; lambda and its derivative."""
+    model, positions = mixed_model(1, 8, 4)
+    force = FlowForce(model)
+    force.addEnergyParameterDerivative("FlowScale")
+    sides = Sides(molecules_system(force, model.num_particles, count), "double")
+    random = np.random.default_rng(0)
+    for deviation in (0.005, 0.05, 0.2):
+        moved = positions[random.integers(len(positions), size=count)] + deviation * random.normal(size=(count, model.num_particles, 3))
+        moved[0, :] = random.normal(size=(model.num_particles, 3))
+        # The block nearly on a line.
+        moved[1] *= (1, 1e-3, 1e-3)
+        for scale in (1.0, 0.3, 0.0):
+            energies, forces, derivatives = sides(moved, FlowScale=scale)
+            assert energies[0] == pytest.approx(energies[1], rel=1e-10, abs=1e-7)
+            assert derivatives[0] == pytest.approx(derivatives[1], rel=1e-10, abs=1e-7)
+            assert np.abs(forces[0] - forces[1]).max() <= 1e-9 * np.abs(forces[1]).max() + 1e-7
 
 
 def test_far_outside_of_the_support(small_model, small_positions):

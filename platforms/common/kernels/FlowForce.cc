@@ -2,11 +2,10 @@
 
 // Sums of the rows of the continuation for each molecule: chi (a product), the wall, and whether anything is outside.
 static DEVICE void sumContinuation(GLOBAL const FlowLayout* layout, MixedArena arena) {
-    const int numRows = layout->numBonds+layout->numAngles+layout->numTorsions;
     FOR_EACH(MAX_SLICES) {
         int slice = ITEM_ROW, t = ITEM_MOLECULE;
         mixed chi = 1, wallSum = 0, outside = 0;
-        for (int row = slice; row < numRows; row += MAX_SLICES) {
+        for (int row = slice; row < layout->numRanges; row += MAX_SLICES) {
             chi *= AT(arena, layout->chiRow+row);
             wallSum += AT(arena, layout->wallRow+row);
             outside += AT(arena, layout->outsideRow+row);
@@ -122,6 +121,12 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_BONDS_AND_ANGLES:
                     bondsAndAngles(layout, indices, constants, mixedArena);
                     break;
+                case FLOW_ALIGN:
+                    alignBlock(layout, indices, constants, mixedArena);
+                    break;
+                case FLOW_WHITEN:
+                    whitenBlock(layout, constants, mixedArena);
+                    break;
                 case FLOW_SUM_CONTINUATION:
                     sumContinuation(layout, mixedArena);
                     break;
@@ -185,6 +190,18 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                     break;
                 case FLOW_MARGINAL_BACKWARD:
                     marginalBackward(layout, stage, indices, mixedArena);
+                    break;
+                case FLOW_WHITEN_BACKWARD:
+                    whitenBlockBackward(layout, constants, mixedArena, lambda);
+                    break;
+                case FLOW_BLOCK_GRADIENT:
+                    blockGradient(layout, constants, mixedArena, lambda);
+                    break;
+                case FLOW_BLOCK_TURN:
+                    blockTurn(layout, mixedArena);
+                    break;
+                case FLOW_BLOCK_FORCES:
+                    addBlockForces(layout, indices, constants, mixedArena, atoms, first, numMolecules, paddedNumAtoms, forceBuffers);
                     break;
                 case FLOW_FORCES:
                     addForces(layout, indices, constants, mixedArena, lambda, atoms, first, numMolecules, paddedNumAtoms,

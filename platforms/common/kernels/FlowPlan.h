@@ -10,24 +10,38 @@
 
 typedef struct {
     int numParticles, numBonds, numAngles, numTorsions, numCoordinates;
+    int numBlock, blockDimensions, blockIsAligned;    // of a block in Cartesian coordinates, 0 if there is none
+    int numRanges;              // numBonds + numAngles + numTorsions + blockDimensions, and 1 for an aligned block
     int numForwardOperations, numOperations;    // without and with those for forces
     int treeIndex;              // (numParticles-1, 2) parent and child of a spanning tree of the bonds, parents first
     int bondIndex;              // (numBonds, 2) atoms
     int angleIndex;             // (numAngles, 3)
     int torsionIndex;           // (numTorsions, 4)
+    int blockIndex;             // (numBlock) atoms
     int thermalEnergyConstant;  // k_B T in kJ/mol
     int ceilingConstant;        // of the continuation
     int logConstant;            // what ln|det J| of the internal coordinates has in addition to its logarithms
-    int rangeConstant;          // (numBonds + numAngles + numTorsions) FlowRange: bonds, angles, angles jkl of torsions
+    int rangeConstant;          // (numRanges) FlowRange: bonds, angles, angles jkl of torsions, coordinates of the block, its alignment
+    int referenceConstant;      // (numBlock, 3)
+    int whiteningConstant;      // (blockDimensions, numBlock, 3)
+    int inverseReferenceDeterminantConstant;    // of A of the reference
     int baseIndex;              // (numCoordinates) which of the normal base densities a coordinate has, or -1
     int baseConstant;           // (number of them, 5) their parameters
     // mixed arena
-    int positionRow;            // 3 numParticles
+    int positionRow;            // 3 numParticles, relative to the first one
+    int originRow;              // 3: where that is
+    int alignedRow;             // 3 numBlock: the block as it is whitened
+    int whitenedRow;            // blockDimensions: its coordinates; on the way back the wall of each
+    int blockGradientRow;       // 3 numBlock, with respect to the rows at alignedRow
+    int rotationRow;            // 9 of R, 6 of the inverse of A
+    int determinantRatioRow;    // det A over that of the reference
+    int radiusFactorRow;        // gradient of the wall of the radius of gyration over the aligned position
+    int turnRow;                // 3: A^-1 times the torque of the gradient
     int coordinateRow;          // numCoordinates: at the current layer, the latents at last
     int gradientRow;            // numCoordinates
-    int chiRow, wallRow;        // numBonds + numAngles + numTorsions: factors of chi, terms of the wall
+    int chiRow, wallRow;        // numRanges: factors of chi, terms of the wall
     int outsideRow;             // the same: 1 where outside of the inner support
-    int termRow, numTerms;      // of ln p: bonds and angles, layers, base density
+    int termRow, numTerms;      // of ln p: bonds and angles, an aligned block, layers, base density
     int baseTermRow;
     int scratchRow;             // 3 MAX_SLICES
     int totalRow;               // chi, wall, outside, ln p
@@ -36,7 +50,8 @@ typedef struct {
     int numMixedRows, numRealRows;
 } FlowLayout;
 
-// Of a bond, an angle or the angle jkl of a torsion: see SupportRange in flow/engine/GeometryPlan.h.
+// Of a bond, an angle, the angle jkl of a torsion or a coordinate of the block: see SupportRange in flow/engine/GeometryPlan.h. That of
+// the alignment has chi and `lower` of the ratio of determinants, and the wall of the radius of gyration.
 typedef struct {
     mixed lower, upper, margin;
     mixed wallLower, wallUpper, inverseWallWidth;
@@ -70,6 +85,12 @@ typedef struct {
 #define FLOW_FORCES 22
 #define FLOW_TRANSFORM 23               // stage
 #define FLOW_TRANSFORM_BACKWARD 24      // stage
+#define FLOW_ALIGN 25
+#define FLOW_WHITEN 26
+#define FLOW_WHITEN_BACKWARD 27
+#define FLOW_BLOCK_GRADIENT 28
+#define FLOW_BLOCK_TURN 29
+#define FLOW_BLOCK_FORCES 30
 
 typedef struct {
     int code, index;

@@ -14,13 +14,22 @@ static DEVICE inline Continued wallOf(mixed x, GLOBAL const FlowRange* range) {
     return wall(x, range->wallLower, range->wallUpper, range->inverseWallWidth);
 }
 
-static DEVICE inline Vector positionOf(GLOBAL const FlowLayout* layout, MixedArena arena, int atom, int t) {
+static DEVICE inline Vector vectorAt(MixedArena arena, int row, int t) {
     Vector r;
-    int row = layout->positionRow+3*atom;
     r.x = AT(arena, row);
     r.y = AT(arena, row+1);
     r.z = AT(arena, row+2);
     return r;
+}
+
+static DEVICE inline void setVector(MixedArena arena, int row, int t, Vector r) {
+    AT(arena, row) = r.x;
+    AT(arena, row+1) = r.y;
+    AT(arena, row+2) = r.z;
+}
+
+static DEVICE inline Vector positionOf(GLOBAL const FlowLayout* layout, MixedArena arena, int atom, int t) {
+    return vectorAt(arena, layout->positionRow+3*atom, t);
 }
 
 static DEVICE inline Vector loadPosition(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT posqCorrection, int atom) {
@@ -47,11 +56,10 @@ static DEVICE void gatherPositions(GLOBAL const FlowLayout* layout, MixedArena a
         // What is missing in the last tile is filled with its last molecule.
         int molecule = min(firstMolecule+t, numMolecules-1);
         Vector origin = loadPosition(posq, posqCorrection, atoms[molecule*P]);
-        Vector r = vectorDifference(loadPosition(posq, posqCorrection, atoms[molecule*P+atom]), origin);
-        int row = layout->positionRow+3*atom;
-        AT(arena, row) = r.x;
-        AT(arena, row+1) = r.y;
-        AT(arena, row+2) = r.z;
+        setVector(arena, layout->positionRow+3*atom, t,
+                vectorDifference(loadPosition(posq, posqCorrection, atoms[molecule*P+atom]), origin));
+        if (atom == 0)
+            setVector(arena, layout->originRow, t, origin);
     }
 }
 
