@@ -45,5 +45,5 @@ PATH=$PWD/$venv/bin:$PATH "${pip[@]}" --no-build-isolation --no-deps -C build-di
 status=0
 OPENMMFLOW_TEST_PLATFORM=$platform "$python" -m pytest -q -p no:cacheprovider tests/python/test_opencl_platform.py || status=1
 "$python" benchmarks/gpu.py "$platform" --json build/gpu.json
-"$python" benchmarks/gpu_conservation.py "$platform" --starts 2 --json build/gpu_conservation.json
+"$python" benchmarks/gpu_conservation.py "$platform" --json build/gpu_conservation.json
 exit $status
