@@ -40,10 +40,18 @@ END
     )
     export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
-PATH=$PWD/$venv/bin:$PATH "${pip[@]}" --no-build-isolation --no-deps -C build-dir=build/gpu -C cmake.define.OPENMMFLOW_BUILD_TESTS=OFF .
+# Installed, among the wheels, or as sources of Debian's package.
+googletest=
+for folder in ${wheels:+"$PWD/$wheels/googletest"} /usr/src/googletest; do
+    [[ -n $googletest || ! -e $folder ]] || googletest=$folder
+done
+PATH=$PWD/$venv/bin:$PATH "${pip[@]}" --no-build-isolation --no-deps -C build-dir=build/gpu -C cmake.define.OPENMMFLOW_BUILD_TESTS=ON \
+    -C "cmake.define.OPENMMFLOW_GOOGLETEST=$googletest" .
 "$python" -m openmmflow.command_line info --platforms
 status=0
-OPENMMFLOW_TEST_PLATFORM=$platform "$python" -m pytest -q -p no:cacheprovider tests/python/test_opencl_platform.py || status=1
+export OPENMMFLOW_TEST_PLATFORM=$platform
+"$venv/bin/ctest" --test-dir build/gpu -R 'Apart$' --no-tests=error --output-on-failure || status=1
+"$python" -m pytest -q -p no:cacheprovider tests/python/test_opencl_platform.py || status=1
 "$python" benchmarks/gpu.py "$platform" --json build/gpu.json
 "$python" benchmarks/gpu_conservation.py "$platform" --json build/gpu_conservation.json
 exit $status

@@ -5,7 +5,7 @@
 #   tools/gpu_wheels.sh FOLDER PYTHON_VERSION [PACKAGE...]
 #
 # The version is that of the other machine's Python, say 3.12. Packages are what it lacks; by default what a machine with PyTorch, SciPy, CMake and the
-# CUDA toolkit does not have: 30 MB. Headers of nlohmann-json, xsimd and zlib come from this machine's Debian packages.
+# CUDA toolkit does not have: 30 MB. Headers of nlohmann-json, xsimd and zlib and the sources of GoogleTest come from this machine's Debian packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,5 +26,6 @@ for package in nlohmann-json3-dev libxsimd-dev zlib1g-dev; do
         [[ ! -f $file ]] || install -D -m 644 "$file" "$folder/${file#/usr/}"
     done
 done
+cp -r /usr/src/googletest "$folder/"
 # The link's target: the package of the library itself may be all that is there.
 install -D "$(realpath "$(dpkg -L zlib1g-dev | grep 'libz\.so$')")" "$folder/lib/libz.so"

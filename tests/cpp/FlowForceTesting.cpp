@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <sstream>
 
@@ -34,37 +36,52 @@ ModelParts testModelParts(int index) {
 
 Platform& testPlatform(const std::string& name) {
     static const bool loaded = [] {
-        Platform::loadPluginLibrary(OPENMM_CPU_PLUGIN);
-        Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN);
-#ifdef OPENMM_OPENCL_PLUGIN
-        Platform::loadPluginLibrary(OPENMM_OPENCL_PLUGIN);
-        Platform::loadPluginLibrary(OPENMMFLOW_OPENCL_PLUGIN);
-#endif
+        loadOpenMMPlugin("CPU");
+        Platform::loadPluginLibrary(OPENMMFLOW_PLUGINS "/libOpenMMFlowReference.so");
+        const std::string plugin = OPENMMFLOW_PLUGINS "/libOpenMMFlow"+gpuPlatform()+".so";
+        if (std::filesystem::exists(plugin)) {
+            loadOpenMMPlugin(gpuPlatform());
+            Platform::loadPluginLibrary(plugin);
+        }
         return true;
     }();
     (void) loaded;
     for (const std::string precision : {"Single", "Mixed", "Double"})
-        if (name == "OpenCL"+precision && hasDevice(name)) {
-            Platform& platform = Platform::getPlatform("OpenCL");
+        if (name == "Gpu"+precision && hasDevice(name)) {
+            Platform& platform = Platform::getPlatform(gpuPlatform());
             platform.setPropertyDefaultValue("Precision", static_cast<char>(std::tolower(precision[0]))+precision.substr(1));
             return platform;
         }
-    return Platform::getPlatform(name.find("OpenCL") == 0 ? "Reference" : name);
+    return Platform::getPlatform(name.find("Gpu") == 0 ? "Reference" : name);
+}
+
+void loadOpenMMPlugin(const std::string& name) {
+    Platform::loadPluginLibrary(OPENMM_PLUGINS "/libOpenMM"+name+".so");
+}
+
+const std::string& gpuPlatform() {
+    static const std::string name = [] {
+        const char* chosen = std::getenv("OPENMMFLOW_TEST_PLATFORM");
+        return chosen == nullptr ? "OpenCL" : chosen;
+    }();
+    return name;
 }
 
 bool hasDevice(const std::string& name) {
-    if (name.find("OpenCL") != 0)
+    if (name.find("Gpu") != 0)
         return true;
     static const bool found = [] {
         try {
             OpenMM::System system;
             addParticles(system, 2);
             OpenMM::VerletIntegrator integrator(0.001);
-            OpenMM::Context context(system, integrator, Platform::getPlatform("OpenCL"));
+            OpenMM::Context context(system, integrator, Platform::getPlatform(gpuPlatform()));
             return true;
         }
         catch (const OpenMM::OpenMMException& error) {
-            std::cout << "no OpenCL: " << error.what() << std::endl;
+            if (std::getenv("OPENMMFLOW_TEST_PLATFORM") != nullptr)
+                throw;
+            std::cout << "no " << gpuPlatform() << ": " << error.what() << std::endl;
             return false;
         }
     }();

@@ -20,12 +20,22 @@ namespace OpenMMFlow {
 /**
  * A platform with FlowForce's plugin loaded.
  *
- * @param name  of the platform; with the precision where there is a choice, which becomes that of all Contexts from now on: OpenCLSingle,
- *              OpenCLMixed or OpenCLDouble
+ * @param name  Reference or CPU; GpuSingle, GpuMixed or GpuDouble is the GPU platform under test in a precision, which becomes that of all
+ *              Contexts from now on
  */
 OpenMM::Platform& testPlatform(const std::string& name);
 
-/** Whether there is a device for a platform. */
+/** OpenMM's plugin of this name, say RPMDReference. */
+void loadOpenMMPlugin(const std::string& name);
+
+/** The GPU platform under test: that in the environment variable OPENMMFLOW_TEST_PLATFORM, otherwise OpenCL, if there is a device. */
+const std::string& gpuPlatform();
+
+/**
+ * Whether there is a device for a platform.
+ *
+ * @throws OpenMMException  if there is none for a GPU platform that the environment asks for
+ */
 bool hasDevice(const std::string& name);
 
 /**
@@ -95,9 +105,9 @@ protected:
     const FlowModel model = testModel(modelIndex);
     std::mt19937 random{static_cast<unsigned>(17+modelIndex)};
     /** Reference is double throughout, CPU evaluates couplings in single precision. */
-    const bool isDouble = std::get<0>(GetParam()) == "Reference" || std::get<0>(GetParam()) == "OpenCLDouble";
+    const bool isDouble = std::get<0>(GetParam()) == "Reference" || std::get<0>(GetParam()) == "GpuDouble";
     /** Everything is in single precision, the positions, too: rounded by 3e-8 nm, at forces of 1e4 k_B T/nm. */
-    const bool isSingle = std::get<0>(GetParam()) == "OpenCLSingle";
+    const bool isSingle = std::get<0>(GetParam()) == "GpuSingle";
     /** What two evaluations may differ by that are the same but for rounding: energies in k_B T, forces relative. */
     const double energyTolerance = isDouble ? 1e-9 : isSingle ? 2e-3 : 2e-4, forceTolerance = isDouble ? 1e-9 : isSingle ? 1e-3 : 2e-4;
     /** Of the magnitude of an energy, in addition. */
@@ -105,9 +115,9 @@ protected:
 };
 
 const auto testPlatforms = testing::Values("Reference", "CPU");
-/** OpenCL compiles its kernels while the tests run, so not everything is tested with it. */
-const auto openCLPlatforms = testing::Values("OpenCLSingle", "OpenCLMixed", "OpenCLDouble");
-const auto openCLDouble = testing::Values("OpenCLDouble");
+/** GPU platforms compile their kernels while the tests run, so not everything is tested with them. */
+const auto gpuPlatforms = testing::Values("GpuSingle", "GpuMixed", "GpuDouble");
+const auto gpuDouble = testing::Values("GpuDouble");
 const auto testModels = testing::Range(0, numTestModels);
 const auto allTestModels = testing::Range(0, frameBlockTestModel+1);
 

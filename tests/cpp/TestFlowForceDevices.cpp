@@ -51,7 +51,7 @@ protected:
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceDevices, testing::Combine(openCLPlatforms, testing::Values(1, 3)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceDevices, testing::Combine(gpuPlatforms, testing::Values(1, 3)), flowForceTestName);
 
 TEST_P(FlowForceDevices, SplitTheMolecules) {
     auto *force = makeForce(), *splitForce = makeForce();

@@ -29,7 +29,7 @@ class FlowForceInCompany : public FlowForceDynamics {
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceInCompany, testing::Combine(testPlatforms, testModels), flowForceTestName);
 // Without the minimizer: on PoCL 3.1, OpenMM's own ends with a segmentation fault, whatever the force.
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceInCompany, testing::Combine(openCLDouble, testing::Values(1)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceInCompany, testing::Combine(gpuDouble, testing::Values(1)), flowForceTestName);
 
 TEST_P(FlowForceDynamics, MinimizerLowersTheEnergy) {
     Simulation simulation(platform, new FlowForce(model), conformation(model, random));

@@ -58,7 +58,7 @@ class FlowForceRoots : public FlowForceTest {
 };
 
 INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceRoots, testing::Combine(testing::Values("CPU"), testing::Values(3)), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceRoots, testing::Combine(testing::Values("OpenCLSingle", "OpenCLMixed"), testing::Values(3)),
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceRoots, testing::Combine(testing::Values("GpuSingle", "GpuMixed"), testing::Values(3)),
         flowForceTestName);
 
 TEST_P(FlowForceRoots, ThatAreNotFoundAreReported) {
@@ -126,7 +126,7 @@ TEST_P(FlowForceErrors, MasslessParticle) {
 }
 
 TEST_P(FlowForceErrors, DrudeParticle) {
-    OpenMM::Platform::loadPluginLibrary(OPENMM_DRUDE_PLUGIN);
+    loadOpenMMPlugin("DrudeReference");
     auto addDrude = [](System& system, int particle, int parent) {
         auto* drude = new OpenMM::DrudeForce();
         drude->setName("by another name");

@@ -44,7 +44,7 @@ class FlowForceGradient : public FlowForceForces {
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, allTestModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceForces, testing::Combine(openCLPlatforms, allTestModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceForces, testing::Combine(gpuPlatforms, allTestModels), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceGradient, testing::Combine(testing::Values("Reference"), allTestModels), flowForceTestName);
 
 TEST_P(FlowForceGradient, IsTheForce) {

@@ -167,7 +167,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceCollinear, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceCollinear, testing::Combine(openCLPlatforms, testModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceCollinear, testing::Combine(gpuPlatforms, testModels), flowForceTestName);
 
 TEST_P(FlowForceCollinear, NothingJumps) {
     // Slopes at distances h on both sides: what a C2 potential changes by is of order h, a jump is of order 1.

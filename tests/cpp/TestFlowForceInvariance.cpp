@@ -92,7 +92,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceInvariance, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceInvariance, testing::Combine(openCLDouble, testing::Values(1, 3)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceInvariance, testing::Combine(gpuDouble, testing::Values(1, 3)), flowForceTestName);
 
 TEST_P(FlowForceInvariance, Translation) {
     auto [energyChange, forceChange] = changeBy([](Vec3 x) { return x+Vec3(0.7, -1.3, 2.1); }, [](Vec3 x) { return x; });

@@ -44,7 +44,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceMolecules, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceMolecules, testing::Combine(openCLPlatforms, testing::Values(0, 3)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceMolecules, testing::Combine(gpuPlatforms, testing::Values(0, 3)), flowForceTestName);
 
 TEST_P(FlowForceMolecules, AreTheSumOfSingleOnes) {
     auto* force = makeForce();

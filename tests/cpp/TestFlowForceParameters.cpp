@@ -20,7 +20,7 @@ protected:
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceParameters, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceParameters, testing::Combine(openCLDouble, testing::Values(2)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceParameters, testing::Combine(gpuDouble, testing::Values(2)), flowForceTestName);
 
 TEST_P(FlowForceParameters, ForceGroupsAreObeyed) {
     auto* force = new FlowForce(model);

@@ -11,7 +11,7 @@ class FlowForceQueries : public FlowForceTest {
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceQueries, testing::Combine(testPlatforms, testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceQueries, testing::Combine(openCLDouble, testing::Values(1)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceQueries, testing::Combine(gpuDouble, testing::Values(1)), flowForceTestName);
 
 TEST_P(FlowForceQueries, AreThoseOfTheModel) {
     const int size = model.getNumParticles(), numMolecules = 3;

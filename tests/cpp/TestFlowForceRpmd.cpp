@@ -18,19 +18,17 @@ protected:
     void SetUp() override {
         FlowForceTest::SetUp();
         // After the platforms, to which it adds.
-        static const bool loaded = [] {
-            OpenMM::Platform::loadPluginLibrary(OPENMM_RPMD_PLUGIN);
-#ifdef OPENMM_RPMD_OPENCL_PLUGIN
-            OpenMM::Platform::loadPluginLibrary(OPENMM_RPMD_OPENCL_PLUGIN);
-#endif
-            return true;
-        }();
+        static const bool loaded = (loadOpenMMPlugin("RPMDReference"), true);
         (void) loaded;
+        if (platform.getName() == gpuPlatform()) {
+            static const bool loadedGpu = (loadOpenMMPlugin("RPMD"+gpuPlatform()), true);
+            (void) loadedGpu;
+        }
     }
 };
 
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceRpmd, testing::Combine(testing::Values("Reference"), testModels), flowForceTestName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceRpmd, testing::Combine(testing::Values("OpenCLDouble", "OpenCLMixed"), testing::Values(1)),
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceRpmd, testing::Combine(testing::Values("GpuDouble", "GpuMixed"), testing::Values(1)),
         flowForceTestName);
 
 TEST_P(FlowForceRpmd, EveryCopyHasItsOwnForces) {

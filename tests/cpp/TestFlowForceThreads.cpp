@@ -58,7 +58,7 @@ static std::string platformName(const testing::TestParamInfo<std::string>& info)
 }
 
 INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceThreads, testPlatforms, platformName);
-INSTANTIATE_TEST_SUITE_P(OpenCL, FlowForceThreads, testing::Values("OpenCLMixed"), platformName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceThreads, testing::Values("GpuMixed"), platformName);
 INSTANTIATE_TEST_SUITE_P(Platforms, FlowForceLeaks, testPlatforms, platformName);
 
 TEST_P(FlowForceThreads, ContextsInManyThreadsAreIndependent) {

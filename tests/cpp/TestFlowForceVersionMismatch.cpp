@@ -29,7 +29,7 @@ bool tellsWhy(const std::string& message) {
 TEST(FlowForceVersionMismatch, NothingIsRegisteredAndTheReasonIsKept) {
     EXPECT_STREQ(openmmflowRegistrationMessage(), "none was loaded");
     EXPECT_TRUE(tellsWhy(versionMismatch())) << versionMismatch();
-    ASSERT_NO_THROW(OpenMM::Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN));
+    ASSERT_NO_THROW(OpenMM::Platform::loadPluginLibrary(OPENMMFLOW_PLUGINS "/libOpenMMFlowReference.so"));
     EXPECT_FALSE(OpenMM::Platform::getPlatform("Reference").supportsKernels({CalcFlowForceKernel::Name()}));
     EXPECT_THROW(OpenMM::SerializationProxy::getProxy("FlowForce"), OpenMM::OpenMMException);
     EXPECT_TRUE(tellsWhy(openmmflowRegistrationMessage())) << openmmflowRegistrationMessage();
@@ -38,7 +38,7 @@ TEST(FlowForceVersionMismatch, NothingIsRegisteredAndTheReasonIsKept) {
 }
 
 TEST(FlowForceVersionMismatch, AContextTellsTheReason) {
-    OpenMM::Platform::loadPluginLibrary(OPENMMFLOW_REFERENCE_PLUGIN);
+    OpenMM::Platform::loadPluginLibrary(OPENMMFLOW_PLUGINS "/libOpenMMFlowReference.so");
     const FlowModel model = randomModel(RandomModelOptions(), 1);
     OpenMM::System system;
     for (int i = 0; i < model.getNumParticles(); i++)
