@@ -87,3 +87,10 @@ def rotation(random):
 
 def _unit(vector):
     return vector / np.linalg.norm(vector)
+
+
+def displacements(reference):
+    """An orthonormal basis (3 · particles - 6, 3 · particles) of displacements that neither move nor turn a conformation about its centre."""
+    particles = len(reference)
+    moves = [np.tile(axis, (particles, 1)) for axis in np.eye(3)] + [np.cross(axis, reference) for axis in np.eye(3)]
+    return np.linalg.svd(np.array(moves).reshape(6, 3 * particles))[2][6:]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from openmmflow import FlowModel, model_file
-from random_flow import conformations
+from random_flow import conformations, displacements
 
 torch = pytest.importorskip("torch", reason="these flows are modules of PyTorch")
 
@@ -22,10 +22,7 @@ def cartesian():
     """Reference and whitening of four particles in aligned Cartesian coordinates."""
     x = conformations(count=1, particles=4)[0]
     reference = x - x.mean(axis=0)
-    # An orthonormal basis of displacements without translation and rotation about the reference.
-    moves = [np.tile(np.eye(3)[i], (4, 1)) for i in range(3)] + [np.cross(np.eye(3)[i], reference) for i in range(3)]
-    _, _, basis = np.linalg.svd(np.array(moves).reshape(6, 12))
-    return {"reference": reference, "whitening": basis[6:] / 0.01, "temperature": 300, "bonds": [[0, 1], [1, 2], [2, 3]]}
+    return {"reference": reference, "whitening": displacements(reference) / 0.01, "temperature": 300, "bonds": [[0, 1], [1, 2], [2, 3]]}
 
 
 def converted(convert, flow, **arguments):
@@ -119,6 +116,12 @@ def test_zuko_in_cartesian_coordinates(cartesian, tmp_path):
     flow = zuko.lazy.Flow([*flow.transform.transforms, *extra], flow.base)
     architecture, _ = converted(from_zuko.convert_flow, flow, **cartesian)
     assert [layer["type"] for layer in architecture["layers"]] == ["mixedCoordinates", *4 * ["coupling"], "affineNormalization"]
+    # By way of [0,1] and back.
+    sigmoid = zuko.lazy.UnconditionalTransform(torch.distributions.SigmoidTransform)
+    logit = zuko.lazy.UnconditionalTransform(lambda: torch.distributions.SigmoidTransform().inv)
+    flow = zuko.lazy.Flow([*flow.transform.transforms, sigmoid, logit], flow.base)
+    architecture, _ = converted(from_zuko.convert_flow, flow, **cartesian)
+    assert [layer["type"] for layer in architecture["layers"][-2:]] == ["logistic", "logit"]
     path = from_zuko.import_flow(flow, tmp_path / "model.safetensors", **cartesian)
     assert FlowModel.load(path).num_particles == 4
 

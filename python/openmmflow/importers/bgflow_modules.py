@@ -16,6 +16,7 @@ from .. import model_file
 from ..builder import CONSTANT_BOND_REACH, constrained_coordinates
 from .dense import dense, to_array, zeros
 from .draft import Draft
+from .reading import argument, count, reading
 
 #: What bgflow adds to alpha so that components have one maximum, by the name of the ramp.
 _RAMPS = {"smooth_ramp_pow1": (1, 0.8656721), "smooth_ramp_pow2": (2, 0.3052033)}
@@ -74,8 +75,11 @@ def convert_generator(generator, *, temperature: float, measure: str, prior=None
     if not walk.draft.layers or any(isinstance(slot, str) for slot in slots):
         raise ValueError("this flow has no coordinate transformation (GlobalInternalCoordinateTransformation or the like) at its end: it is not of "
                          "the positions of a molecule, or its origin and rotation are part of the prior")
-    base, components = walk.base(prior, slots)
-    description = dict(data or {})
+    with reading("the prior", "bgflow"):
+        base, components = walk.base(prior, slots)
+    description = argument("data", data or {}, "a dict", dict)
+    check = argument("check", check, "a number of configurations", count)
+    tolerance = argument("tolerance", tolerance, "a number, in k_BT", float)
     description.setdefault("method", "imported from bgflow")
 
     def finish(measure):
@@ -84,9 +88,11 @@ def convert_generator(generator, *, temperature: float, measure: str, prior=None
                                                 data=description)
 
     if check or positions is not None:
-        if positions is None:
-            positions = _positions(flow, components, check)
-        _check(flow, prior, components, walk, finish("frame"), np.asarray(positions, dtype=float), tolerance)
+        if positions is not None:
+            positions = argument("positions", positions, f"an array (frames, {walk.particles}, 3)",
+                                 lambda value: np.asarray(value, float).reshape(len(value), walk.particles, 3))
+        with reading("the comparison with the flow", "bgflow"):
+            _check(flow, prior, components, walk, finish("frame"), _positions(flow, components, check) if positions is None else positions, tolerance)
     if measure == "cartesian" and walk.block is not None and len(walk.whitening) != 3 * len(walk.block) - 6:
         raise ValueError(f'measure "cartesian" needs {3 * len(walk.block) - 6} dimensions of the block of {len(walk.block)} atoms, this flow keeps '
                          f'{len(walk.whitening)}: train with keepdims={3 * len(walk.block) - 6} on aligned data, or give measure="frame"')
@@ -112,7 +118,8 @@ class _Walk:
         where = f"{where}, {kind}" if kind not in ("SequentialFlow", "WrapFlow", "InverseFlow") else where
         if kind not in _STEPS:
             raise ValueError(f"{where}: {kind} is unknown. Known are {', '.join(sorted(_STEPS))}")
-        return _STEPS[kind](self, module, slots, inverse, where)
+        with reading(where, "bgflow"):
+            return _STEPS[kind](self, module, slots, inverse, where)
 
     # Structure
 

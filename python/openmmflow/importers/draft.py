@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .reading import argument
+
 # What needs version 2 of the model file.
 _LAYERS_OF_VERSION_2 = {"mixedCoordinates", "permutation", "affineNormalization", "logit", "logistic", "circularShift"}
 
@@ -97,11 +99,13 @@ class Draft:
     def finish(self, base: list[tuple[dict, dict]], *, particles: int, temperature: float, measure: str, bonds, constraints,
                data: dict) -> tuple[dict, dict[str, np.ndarray]]:
         """Architecture and tensors. ``base`` has entries and their tensors by name."""
+        temperature = argument("temperature", temperature, "a number, in K", float)
+        bonds = argument("bonds", bonds, "pairs of particles", lambda value: [[int(i), int(j)] for i, j in value])
         for index, (_, weights) in enumerate(base):
             self.tensors.update({f"base.{index}.{name}": array for name, array in weights.items()})
         architecture = {
-            "format": "openmm-flow", "version": self.version, "numParticles": particles, "temperature": float(temperature),
-            "measure": measure, "bonds": [[int(i), int(j)] for i, j in bonds],
+            "format": "openmm-flow", "version": self.version, "numParticles": particles, "temperature": temperature,
+            "measure": measure, "bonds": bonds,
             "constraints": [[int(i), int(j), float(d)] for i, j, d in constraints], "data": data, "layers": self.layers,
             "base": [entry for entry, _ in base],
         }

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import model_file
+from .reading import reading
 from .vector_flow import VectorFlow
 
 
@@ -44,16 +45,18 @@ def convert_flow(flow, *, z_matrix=None, reference=None, whitening=None, tempera
     ValueError : a transform that a model file cannot hold, named with its place; or the check failed.
     """
     walk = VectorFlow(z_matrix, reference, whitening)
-    _through(walk, flow._transform, False, "transform")
-    prior = flow._distribution
+    with reading("the flow", "nflows"):
+        transform, prior = flow._transform, flow._distribution
+    _through(walk, transform, False, "transform")
     kind = type(prior).__name__
-    if kind == "StandardNormal":
-        base = walk.normal_base(np.zeros(1), np.ones(1), kind)
-    elif kind == "BoxUniform":
-        inner = prior.base_dist if hasattr(prior, "base_dist") else prior
-        base = walk.uniform_base(inner.low, inner.high, kind)
-    else:
-        raise ValueError(f"the base density {kind} is unknown; known are StandardNormal and BoxUniform")
+    with reading(f"the base density, {kind}", "nflows"):
+        if kind == "StandardNormal":
+            base = walk.normal_base(np.zeros(1), np.ones(1), kind)
+        elif kind == "BoxUniform":
+            inner = prior.base_dist if hasattr(prior, "base_dist") else prior
+            base = walk.uniform_base(inner.low, inner.high, kind)
+        else:
+            raise ValueError(f"the base density {kind} is unknown; known are StandardNormal and BoxUniform")
 
     def log_prob(x):
         import copy
@@ -63,17 +66,21 @@ def convert_flow(flow, *, z_matrix=None, reference=None, whitening=None, tempera
         return double._distribution.log_prob(noise) + log_det
 
     return walk.finish(base, log_prob, temperature=temperature, measure=measure, bonds=bonds, data=data, method="imported from nflows", check=check,
-                       tolerance=tolerance)
+                       tolerance=tolerance, library="nflows")
 
 
 def _through(walk, transform, inverse, where):
     kind = type(transform).__name__
-    if kind == "CompositeTransform":
-        steps = list(enumerate(transform._transforms))
-        for index, step in reversed(steps) if inverse else steps:
-            _through(walk, step, inverse, f"{where} {index}")
-        return
-    where = f"{where}, {kind}"
+    with reading(f"{where}, {kind}", "nflows"):
+        if kind == "CompositeTransform":
+            steps = list(enumerate(transform._transforms))
+            for index, step in reversed(steps) if inverse else steps:
+                _through(walk, step, inverse, f"{where} {index}")
+        else:
+            _step(walk, transform, kind, inverse, f"{where}, {kind}")
+
+
+def _step(walk, transform, kind, inverse, where):
     if kind == "IdentityTransform":
         pass
     elif kind in ("InverseTransform", "Logit"):

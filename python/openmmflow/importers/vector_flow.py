@@ -13,6 +13,7 @@ import numpy as np
 from .. import model_file
 from .dense import Dense, dense_by_values, to_array, zeros
 from .draft import Draft
+from .reading import argument, count, reading
 
 
 class VectorFlow:
@@ -30,13 +31,15 @@ class VectorFlow:
             raise ValueError("give either a z_matrix, or reference and whitening of Cartesian coordinates")
         self.draft = Draft()
         if z_matrix is not None:
-            rows = [[int(atom) for atom in row] for row in z_matrix]
+            rows = argument("z_matrix", z_matrix, "rows of four particles, -1 where there is none", _z_matrix)
             self.particles = len(rows)
             self.bonds = [row[:2] for row in rows if row[1] >= 0]
             self.draft.internal_coordinates(rows)
         else:
-            reference, whitening = np.asarray(reference, float), np.asarray(whitening, float)
+            reference = argument("reference", reference, "an array (atoms, 3)", lambda value: np.asarray(value, float).reshape(len(value), 3))
             self.particles = len(reference)
+            whitening = argument("whitening", whitening, f"an array (dimensions, {3 * self.particles})",
+                                 lambda value: np.asarray(value, float).reshape(len(value), 3 * self.particles))
             self.bonds = [[i, i + 1] for i in range(self.particles - 1)]
             self.draft.mixed_coordinates(list(range(self.particles)), [], reference, whitening)
         self.features = list(range(len(self.draft.domains)))
@@ -49,7 +52,7 @@ class VectorFlow:
     def scale(self, shift, scale, where: str) -> None:
         """y = shift + scale x of each feature; torsions can be shifted only."""
         count = len(self.features)
-        shift, scale = (np.broadcast_to(to_array(value, where).astype(float).reshape(-1), count) for value in (shift, scale))
+        shift, scale = (_each(value, count, where) for value in (shift, scale))
         if np.any(scale <= 0):
             raise ValueError(f"{where}: a scale that is not positive")
         circles = [i for i, c in enumerate(self.features) if self.draft.domains[c] == "circle"]
@@ -108,7 +111,7 @@ class VectorFlow:
         if self.draft.domain(self.features) != "real":
             raise ValueError(f"{where}: a normal base density of coordinates on {self.draft.domain(self.features)} domains")
         order = np.argsort(self.features)
-        weights = {name: np.broadcast_to(to_array(value, where).astype(float).reshape(-1), len(order))[order] for name, value in (("mean", mean), ("std", std))}
+        weights = {name: _each(value, len(order), where)[order] for name, value in (("mean", mean), ("std", std))}
         return [({"distribution": "normal", "coordinates": sorted(self.features)}, weights)]
 
     def uniform_base(self, low, high, where: str) -> list:
@@ -117,13 +120,17 @@ class VectorFlow:
         self.draft.take_as_interval(self.features, where)
         return [({"distribution": "uniform", "coordinates": sorted(self.features)}, {})]
 
-    def finish(self, base, log_prob: Callable, *, temperature, measure, bonds, data, method, check, tolerance):
+    def finish(self, base, log_prob: Callable, *, temperature, measure, bonds, data, method, check, tolerance, library):
         """Architecture and tensors, after the model was compared with `log_prob`, the density of vectors (count, features) as float64 tensors."""
+        data = argument("data", data or {}, "a dict", dict)
+        check = argument("check", check, "a number of conformations", count)
         arguments = {"particles": self.particles, "temperature": temperature, "measure": measure, "bonds": self.bonds if bonds is None else bonds,
-                     "constraints": [], "data": {"method": method, **(data or {})}}
+                     "constraints": [], "data": {"method": method, **data}}
         contents = self.draft.finish(base, **arguments)
         if check:
-            self._check(contents, log_prob, arguments, check, tolerance)
+            tolerance = argument("tolerance", tolerance, "a number, in k_BT", float)
+            with reading("the comparison with the flow", library):
+                self._check(contents, log_prob, arguments, check, tolerance)
         return contents
 
     def _check(self, contents, log_prob, arguments, count, tolerance):
@@ -157,3 +164,19 @@ class VectorFlow:
             raise ValueError(f"{where}: its network reads coordinate {torsions[0]}, a torsion, as a number; it must enter as cosine and sine to stay "
                              "periodic. Such flows are made by bgflow, or by the trainer of OpenMM-Flow")
         return dense_by_values(network, len(given), where)
+
+
+def _z_matrix(value) -> list[list[int]]:
+    """For :func:`argument`."""
+    rows = [[int(atom) for atom in row] for row in value]
+    if not all(len(row) == 4 for row in rows):
+        raise ValueError
+    return rows
+
+
+def _each(value, count: int, where: str) -> np.ndarray:
+    """One number for each of `count` features, from as many or from one for all."""
+    array = to_array(value, where).astype(float).reshape(-1)
+    if array.size not in (1, count):
+        raise ValueError(f"{where}: {array.size} values for {count} coordinates")
+    return np.broadcast_to(array, count)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import model_file
+from .reading import reading
 from .vector_flow import VectorFlow
 
 
@@ -33,16 +34,20 @@ def convert_flow(flow, *, z_matrix=None, reference=None, whitening=None, tempera
     Arguments and errors are those of :func:`openmmflow.importers.nflows.convert_flow`.
     """
     walk = VectorFlow(z_matrix, reference, whitening)
-    for index, transform in enumerate(flow.transform.transforms):
-        _through(walk, transform, f"transform {index}")
-    prior = flow.base(None)
-    kind = type(prior).__name__
-    if kind == "DiagNormal":
-        base = walk.normal_base(prior.base_dist.loc, prior.base_dist.scale, kind)
-    elif kind == "BoxUniform":
-        base = walk.uniform_base(prior.base_dist.low, prior.base_dist.high, kind)
-    else:
-        raise ValueError(f"the base density {kind} is unknown; known are DiagNormal and BoxUniform")
+    with reading("the flow", "zuko"):
+        transforms = list(flow.transform.transforms)
+    for index, transform in enumerate(transforms):
+        with reading(f"transform {index}, {type(transform).__name__}", "zuko"):
+            _through(walk, transform, f"transform {index}")
+    with reading("the base density", "zuko"):
+        prior = flow.base(None)
+        kind = type(prior).__name__
+        if kind == "DiagNormal":
+            base = walk.normal_base(prior.base_dist.loc, prior.base_dist.scale, kind)
+        elif kind == "BoxUniform":
+            base = walk.uniform_base(prior.base_dist.low, prior.base_dist.high, kind)
+        else:
+            raise ValueError(f"the base density {kind} is unknown; known are DiagNormal and BoxUniform")
 
     def log_prob(x):
         import copy
@@ -50,7 +55,7 @@ def convert_flow(flow, *, z_matrix=None, reference=None, whitening=None, tempera
         return copy.deepcopy(flow).double()().log_prob(x)
 
     return walk.finish(base, log_prob, temperature=temperature, measure=measure, bonds=bonds, data=data, method="imported from zuko", check=check,
-                       tolerance=tolerance)
+                       tolerance=tolerance, library="zuko")
 
 
 def _through(walk, transform, where):
@@ -74,7 +79,7 @@ def _elementwise(walk, transform, where):
     kind = type(transform).__name__
     if kind in ("DependentTransform", "IndependentTransform"):
         _elementwise(walk, transform.base if kind == "DependentTransform" else transform.base_transform, where)
-    elif kind == "_InverseTransform" and type(transform.inv).__name__ == "SigmoidTransform":
+    elif kind in ("Inverse", "_InverseTransform") and type(transform.inv).__name__ == "SigmoidTransform":    # zuko renames PyTorch's
         walk.logit(where)
     elif kind == "SigmoidTransform":
         walk.logistic(where)
