@@ -44,6 +44,39 @@ def test_whole_interface_is_documented(site):
     assert not [name for name in sorted(names) if f'id="{name}"' not in text]
 
 
+def test_cpp_interface_is_documented(site):
+    """Each method of the headers of force and model has a heading and its declaration, whatever reads them."""
+    text = (site / "api" / "cpp.html").read_text()
+    for header in ("openmmapi/include/FlowForce.h", "flow/model/FlowModel.h"):
+        public = re.search(r"^public:(.*?)^(?:protected|private):", (REPOSITORY / header).read_text(), re.DOTALL | re.MULTILINE)[1]
+        methods = re.findall(r"^    [\w:<> &]*?[ &](\w+)\(", re.sub(r"/\*\*.*?\*/", "", public, flags=re.DOTALL), re.MULTILINE)
+        assert len(methods) > 15
+        for name in set(methods) - {"FlowForce", "FlowModel"}:
+            assert re.search(f'<h4 id="{name.lower()}', text), name
+            assert re.search(rf">{name}</span>\s*(?:<[^>]*>)*\(", text), name
+    assert "@param" not in text and "::: cpp" not in text
+
+
+def test_comments_of_cpp_tell_the_truth(tmp_path, monkeypatch):
+    """A parameter that is none, a name that is not declared, and a header that does not compile stop the build of the site."""
+    pytest.importorskip("clang.cindex", reason="libclang reads the headers")
+    errors = pytest.importorskip("mkdocs.exceptions", reason="MkDocs builds the site")
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools" / "documentation"))
+    import cpp_api
+
+    (tmp_path / "right.h").write_text("/**\n * Twice a < b_c.\n *\n * @param x  in nm,\n *           finite\n */\ndouble twice(double x) {\n    return 2*x;\n}\n")
+    (tmp_path / "wrong.h").write_text("/** @param y  none */\ndouble twice(double x);\n")
+    (tmp_path / "broken.h").write_text("double twice(Number x);\n")
+    config = type("Config", (), {"config_file_path": str(tmp_path / "mkdocs.yml")})
+    text = cpp_api.on_page_markdown("before\n\n::: cpp right.h twice\n", config=config)
+    assert "```cpp\ndouble twice(double x);\n```" in text and r"Twice a \< b\_c." in text and "| `x` | in nm, finite |" in text
+    for directive, message in (("wrong.h twice", "has no parameter 'y'"), ("right.h thrice", "does not declare thrice"),
+                               ("broken.h twice", "does not compile: .*Number")):
+        with pytest.raises(errors.PluginError, match=message):
+            cpp_api.on_page_markdown(f"::: cpp {directive}", config=config)
+    cpp_api.on_post_build()
+
+
 # What programs have no reason to import: the command line, and what only `./dev certify`, `./dev bench` and the demo run.
 INTERNAL = {"atomic", "benchmark", "certify", "command_line", "crossings", "data", "demo", "hashes", "importers", "stationarity"}
 
