@@ -20,11 +20,14 @@ class SupportMargins(NamedTuple):
     """How far inside of the edges of a model's support FlowForce stays exactly -λ k_B T ln p, one value for each coordinate."""
 
     bonds: unit.Quantity
-    """Inside each edge of a bond's support, nm: (particles - 1,), in the order of the model's coordinates."""
+    """Inside each edge of a bond's support, nm, in the order of the model's coordinates: (particles - 1,), or one for each particle
+    that is placed from a block in Cartesians."""
     angles: unit.Quantity
-    """Inside each edge of the support of an angle of the Z-matrix, rad: (particles - 2,), in the order of the coordinates."""
+    """Inside each edge of the support of an angle of the Z-matrix, rad, in the order of the coordinates: (particles - 2,), or as
+    many as bonds with a block."""
     torsionAngles: unit.Quantity
-    """From collinearity, for the angle jkl of each torsion i-j-k-l, rad: (particles - 3,), in the order of the rows."""
+    """From collinearity, for the angle jkl of each torsion i-j-k-l, rad, in the order of the rows: (particles - 3,), or as many as
+    bonds with a block."""
 
 
 class FlowForce(bindings.FlowForce):
@@ -218,11 +221,10 @@ class FlowForce(bindings.FlowForce):
         if isinstance(margins, (str, unit.Quantity)) or not np.iterable(margins) or len(margins) != 3:
             raise TypeError("margins must be a SupportMargins, that is three arrays (bonds, angles, torsionAngles); "
                             f"getMargins() gives one. Got {margins!r}")
-        bonds, angles, torsion_angles = margins
-        particles = self.getModel().num_particles
-        super().setMargins(_each(array_in(bonds, unit.nanometer, "margins of bonds"), particles - 1),
-                           _each(array_in(angles, unit.radian, "margins of angles"), particles - 2),
-                           _each(array_in(torsion_angles, unit.radian, "margins of torsionAngles"), particles - 3))
+        units = (unit.nanometer, unit.radian, unit.radian)
+        # Of each kind as many as there are now.
+        super().setMargins(*(_each(array_in(values, length_or_angle, f"margins of {name}"), len(present)) for name, values, length_or_angle, present
+                             in zip(SupportMargins._fields, margins, units, super().getMargins())))
 
     def hasMarginsOverride(self) -> bool:
         """Whether setMargins was called."""

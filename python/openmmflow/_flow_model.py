@@ -81,7 +81,7 @@ class FlowModel:
 
     @property
     def num_coordinates(self) -> int:
-        """Number of internal coordinates and latents: 3*num_particles - 6."""
+        """Number of internal coordinates and latents: 3*num_particles - 6, but for mixed coordinates in measure "frame"."""
         return self._handle.getNumCoordinates()
 
     @property

@@ -229,10 +229,18 @@ def log_frame_over_cartesian(positions, frame_atoms) -> np.ndarray:
 
 
 def cartesian_log_prob(model, positions, log_prob) -> np.ndarray:
-    """ln p in measure "cartesian", the density of a model's samples in space, from what ``model.log_prob(positions)`` returned."""
+    """ln p in measure "cartesian", the density of a model's samples in space, from what ``model.log_prob(positions)`` returned.
+
+    Raises ValueError for mixed coordinates in measure "frame".
+    """
     if model.measure == "cartesian":
         return np.asarray(log_prob)
-    z_matrix = model.architecture["layers"][0]["zMatrix"]
+    first = model.architecture["layers"][0]
+    if "block" in first:
+        raise ValueError("the model has mixed coordinates in measure 'frame': its density depends on where the molecule is and how it lies, "
+                         "so that it is none of conformations. Import it with measure 'cartesian', or use FlowModel.sample and "
+                         "FlowModel.log_prob, which know no other density")
+    z_matrix = first["zMatrix"]
     last, centre, end, _ = next(row for row in z_matrix if list(row).count(-1) == 1)
     return log_prob - log_frame_over_cartesian(positions, (end, centre, last))
 

@@ -223,6 +223,14 @@ def make_z_matrix(bonds, num_particles: int) -> list[list[int]]:
     return rows
 
 
+def covering_z_matrix(architecture: dict) -> list[list[int]]:
+    """A Z-matrix of all particles of a model: its own, or one that is made from the bonds if it has a block in Cartesians."""
+    first = architecture["layers"][0]
+    if "block" not in first:
+        return first["zMatrix"]
+    return make_z_matrix(architecture["bonds"], architecture["numParticles"])
+
+
 def checked_z_matrix(rows, num_particles: int) -> list[list[int]]:
     """The rows as lists of whole numbers. Raises ValueError unless every particle is placed once, from particles that are placed."""
     try:

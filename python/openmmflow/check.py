@@ -203,7 +203,7 @@ def check_platforms(model: FlowModel, series: dict, positions: np.ndarray) -> It
 
 
 def check_continuity(model: FlowModel, series: dict, x: np.ndarray) -> Iterator[Figure]:
-    """Walks along every bond, angle and torsion: the second derivative jumps neither at an edge of the support nor at the seam."""
+    """Walks along every bond, angle and torsion, and of every particle of a block: the second derivative jumps neither at an edge of the support nor at the seam."""
     potential = Potential(model)
     jumps = {"edge": [], "seam": []}
     for kind, row, walk in _walks(model, x):
@@ -302,7 +302,7 @@ def check(model: FlowModel, *, masses=None, step_size: float = 1.0, starts: int 
 
 # --- Walks -------------------------------------------------------------------------------------------------------------------
 
-_RANGES = {"bond": (0.03, 0.35), "angle": (0.15, np.pi - 0.15), "torsion": (-np.pi, np.pi)}
+_RANGES = {"bond": (0.03, 0.35), "angle": (0.15, np.pi - 0.15), "torsion": (-np.pi, np.pi), "block": (-0.1, 0.1)}
 """Of the coordinate in a walk, nm or rad."""
 Walk = Callable[[float], "tuple[np.ndarray, np.ndarray]"]
 
@@ -310,18 +310,28 @@ Walk = Callable[[float], "tuple[np.ndarray, np.ndarray]"]
 def _walks(model: FlowModel, x: np.ndarray) -> Iterator[tuple[str, tuple, Walk]]:
     """(kind, row of the Z-matrix, walk) for each full row: walk(t) are positions with that coordinate at t, and d positions/dt.
 
-    What is placed from the row's particle moves with it as a rigid body, so that all other bonds and angles of the Z-matrix stay.
+    What is placed from the row's particle moves with it as a rigid body, so that all other bonds and angles of the Z-matrix stay. The particles of
+    a block in Cartesians, which have no rows, walk to and from its centre: there t is how far they have gone.
     """
-    rows = model.architecture["layers"][0]["zMatrix"]
+    first = model.architecture["layers"][0]
+    rows = first["zMatrix"]
     children = {}
     for row in rows:
         children.setdefault(row[1], []).append(row[0])
-    for i, j, k, l in (row for row in rows if row[3] >= 0):
-        moved, queue = [], [i]
+
+    def placed_from(i):
+        found, queue = [], [i]
         while queue:
             particle = queue.pop()
-            moved.append(particle)
+            found.append(particle)
             queue += children.get(particle, [])
+        return found
+
+    for i in first.get("block", ()):
+        outwards = x[i] - x[first["block"]].mean(axis=0)
+        yield "block", (i,), _translation(x, placed_from(i), outwards / np.linalg.norm(outwards), 0.0)
+    for i, j, k, l in (row for row in rows if row[3] >= 0):
+        moved = placed_from(i)
         bond, axis = x[i] - x[j], x[k] - x[j]
         length, normal = np.linalg.norm(bond), np.cross(axis, bond)
         normal /= np.linalg.norm(normal)

@@ -15,7 +15,7 @@ from .check import Certificate
 from .html_page import HtmlPage
 from .plots import COLOURS
 
-_KINDS = ("bond", "angle", "torsion")
+_KINDS = ("bond", "angle", "torsion", "block")
 
 
 def page_path(path) -> Path:
@@ -50,7 +50,7 @@ def page(certificate: Certificate, title: str) -> HtmlPage:
     page.figure("Total energy at constant energy", _figure_of_energies(certificate))
     if any(kind in series for kind in _KINDS):
         page.figure("Walks across the edges of the support", _figure_of_walks(certificate))
-        page.paragraph("The first bond, angle and torsion that were walked. Lines: edges of the inner support and of the support, and the seam at ±180°. The "
+        page.paragraph("The first bond, angle, torsion and particle of a block that were walked. Lines: edges of the inner support and of the support, and the seam at ±180°. The "
                        "table has the largest jump of the second derivative at all of them.")
     page.heading("The model")
     page.fragment(model_summary.diagram(model))
@@ -100,11 +100,11 @@ def _draw_forces(parent, certificate):
 
 
 def _draw_walks(parent, certificate):
-    for axis, kind in zip(parent.subplots(1, 3), _KINDS):
-        if kind in certificate.series:
-            _draw_walk(axis, kind, *certificate.series[kind])
-        else:
-            axis.axis("off")
+    kinds = [kind for kind in _KINDS if kind in certificate.series]
+    for axis, kind in zip(parent.subplots(1, max(3, len(kinds))), kinds):
+        _draw_walk(axis, kind, *certificate.series[kind])
+    for axis in parent.axes[len(kinds):]:
+        axis.axis("off")
 
 
 def _draw_gradient(axis, steps, errors):
@@ -135,11 +135,12 @@ def _draw_energies(axis, energies, degrees_of_freedom):
 
 
 def _draw_walk(axis, kind, grid, energies, points, name):
-    scale = 1 if kind == "bond" else 180 / np.pi
+    is_length = kind in ("bond", "block")
+    scale = 1 if is_length else 180 / np.pi
     axis.plot(scale * grid, energies, color=COLOURS[0])
     for point in points:
         axis.axvline(scale * point, color=COLOURS[1], linewidth=0.7)
-    axis.set(title=name, xlabel=f"{kind} / {'nm' if kind == 'bond' else '°'}")
+    axis.set(title=name, xlabel=f"{kind} / {'nm' if is_length else '°'}")
     # Walls rise far beyond what thermal motion reaches.
     lowest = np.min(energies)
     axis.set_ylim(lowest - 2, min(lowest + 60, np.max(energies) + 2))

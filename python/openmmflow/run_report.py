@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import analysis, model_summary, plots
+from . import analysis, builder, model_summary, plots
 from .html_page import HtmlPage
 from .inner_support import flow_forces, support_exits
 from .stored_run import SETTINGS, StoredRun
@@ -72,7 +72,7 @@ def _add_frames(page: HtmlPage, run: StoredRun):
         page.figure("Backbone torsions", plots.ramachandran({"dynamics": _angles(torsions, positions),
                                                              "samples of the flow": _angles(torsions, samples)}))
     names = [atom.name for atom in run.topology.atoms()]
-    for title, figure in plots.marginals(samples, positions, model.architecture["layers"][0]["zMatrix"], names).items():
+    for title, figure in plots.marginals(samples, positions, builder.covering_z_matrix(model.architecture), names).items():
         page.figure(f"{title}: samples of the flow grey, dynamics blue", figure)
     page.heading("The model")
     page.fragment(model_summary.diagram(model))

@@ -10,7 +10,7 @@ import mdtraj
 import numpy as np
 from openmm import app
 
-from . import FlowModel, analysis, model_summary, plots, reweighting, sampling
+from . import FlowModel, analysis, builder, model_summary, plots, reweighting, sampling
 from .html_page import HtmlPage
 
 MOST_FRAMES = 5000
@@ -62,8 +62,8 @@ def write(path, model: FlowModel, topology: Optional[app.Topology] = None) -> Pa
             for name, x in maps.items()}))
     names = [str(i) for i in range(model.num_particles)] if topology is None else [atom.name for atom in topology.atoms()]
     legend = "samples" if weights is None else "samples grey, reweighted blue"
-    for title, figure in plots.marginals(None if weights is None else positions, positions, model.architecture["layers"][0]["zMatrix"], names,
-                                         weights=weights).items():
+    for title, figure in plots.marginals(None if weights is None else positions, positions, builder.covering_z_matrix(model.architecture),
+                                         names, weights=weights).items():
         page.figure(f"{title}: {legend}", figure)
     page.heading("The model")
     page.fragment(model_summary.diagram(model))

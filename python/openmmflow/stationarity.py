@@ -70,6 +70,11 @@ class Settings:
         return round(self.length / self.interval)
 
 
+def has_block(model: FlowModel) -> bool:
+    """Whether the model has mixed coordinates."""
+    return "block" in model.architecture["layers"][0]
+
+
 def with_measure(model: FlowModel, measure: str) -> FlowModel:
     """The same weights, with ln p taken in another measure."""
     architecture, tensors = model_file.unpack(model.to_bytes())
@@ -86,13 +91,15 @@ class Copies:
     particle_masses : of the molecule, dalton.
     settings : how.
 
+    The coordinates that are looked at are those of the model; with mixed coordinates those of a Z-matrix made from the bonds.
+
     Raises ValueError when the folder holds another run.
     """
 
     def __init__(self, directory, model: FlowModel, particle_masses, settings: Settings):
         self.model, self.settings = model, settings
         self.masses = [float(m) for m in particle_masses]
-        self.z_matrix = next(layer for layer in model.architecture["layers"] if layer["type"] == "internalCoordinates")["zMatrix"]
+        self.z_matrix = builder.covering_z_matrix(model.architecture)
         self.directory = Path(directory)
         self._checkpoint = self.directory / "checkpoint.npz"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -265,6 +272,8 @@ def figures(copies: Copies, cartesian: FlowModel) -> dict:
     result["timeMeans"] = {"tests": len(score), "largestZ": float(np.abs(score).max()),
                            "of": coordinate_names(copies.z_matrix)[int(np.abs(score).argmax())],
                            "correctedP": float(min(1.0, len(score) * 2 * stats.norm.sf(np.abs(score).max())))}
+    if has_block(cartesian):
+        return result
     # What measure "frame" samples: p times the volume element of the frame that it leaves out.
     d01, d12, angle = reference[:, 0], reference[:, 1], np.pi * reference[:, size - 1]
     weights = d01 ** 2 * d12 * np.sin(angle)
@@ -290,7 +299,7 @@ def describe(result: dict) -> str:
              f"  at the end: {end['tests']} tests, smallest p {min(end['smallestP'].values()):.2e}, corrected {end['correctedP']:.2e}: "
              f"{'stationary' if end['stationary'] else 'NOT stationary'}; {end['outsideOfSupport']} outside of the support",
              f"  means over time: largest |z| {means['largestZ']:.1f} ({means['of']}), corrected p {means['correctedP']:.2e}"]
-    for name in ("d01", "d12"):
+    for name in ("d01", "d12") if "frame" in result else ():
         bond = result["frame"][name]
         lines.append(f"  {name}: longer by {1e6 * bond['shift']:.1f} ± {1e6 * bond['error']:.1f} fm ({bond['sigmas']:.1f} σ); measure 'frame' "
                      f"predicts {1e6 * bond['predicted']:.1f} fm (from the width {1e6 * bond['predictedByWidth']:.1f} fm)")
@@ -305,20 +314,25 @@ def main(arguments=None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs; the figures go to stationarity.json there")
     parser.add_argument("--hydrogen-mass", type=float, default=None, metavar="DALTON",
                         help="least mass of an atom: heavier hydrogens allow longer steps, and masses do not change the distribution")
-    parser.add_argument("--measure", choices=("cartesian", "frame"), nargs="+", default=["cartesian", "frame"])
+    parser.add_argument("--measure", choices=("cartesian", "frame"), nargs="+", default=None,
+                        help="of the dynamics: both, but for models with mixed coordinates, which have dynamics in \"cartesian\" alone")
     defaults = Settings()
     for name, value in asdict(defaults).items():
         parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
     options = parser.parse_args(arguments)
     settings = Settings(**{name: getattr(options, name) for name in asdict(defaults)})
-    cartesian = with_measure(FlowModel.load(options.model), "cartesian")
+    model = FlowModel.load(options.model)
+    measures = options.measure or (["cartesian"] if has_block(model) else ["cartesian", "frame"])
+    if has_block(model) and (model.measure != "cartesian" or measures != ["cartesian"]):
+        parser.error("a model with mixed coordinates is no potential of conformations in measure 'frame'")
+    cartesian = with_measure(model, "cartesian")
     particle_masses = [atom.element.mass._value for atom in read_pdb(options.pdb).topology.atoms()]
     if options.hydrogen_mass:
         particle_masses = [max(mass, options.hydrogen_mass) for mass in particle_masses]
     path = options.output / "stationarity.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     with InterruptFlag() as stop:
-        for measure in options.measure:
+        for measure in measures:
             copies = Copies(options.output / measure, with_measure(cartesian, measure), particle_masses, settings)
             if not copies.advance(stop=stop):
                 print("interrupted; the same command goes on", file=sys.stderr)
