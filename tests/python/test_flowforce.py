@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -461,6 +462,14 @@ def test_margins(small_model):
         with pytest.raises(TypeError, match="margins"):
             force.setMargins(wrong)
     np.testing.assert_array_equal(force.getMargins().bonds._value, changed.bonds._value)
+
+
+def test_margins_of_mixed_coordinates():
+    """Of the particles outside of the block alone."""
+    force = FlowForce(Path(__file__).parents[1] / "data" / "version2" / "model.safetensors")
+    force.setMargins(force.getMargins()._replace(bonds=0.002, angles=0.03, torsionAngles=0.04))
+    for found, expected in zip(force.getMargins(), (0.002, 0.03, 0.04)):
+        assert found._value.tolist() == [expected] * 3
 
 
 def test_update_parameters_in_context(small_model, small_positions):
