@@ -163,6 +163,55 @@ def test_mixed_coordinates_for_dynamics():
         converted(mixed_flow(dimensions=5), measure="cartesian")
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_checkpoints_with_mixed_coordinates(relative):
+    """Put together as smooth_normalizing_flows does for its Z-matrices "z1" to "z3": from the weights alone what the live flow gives."""
+    if relative:
+        transform, size = looks.RelativeInternalCoordinateTransformation(Z_MATRIX[4:], BLOCK), 12
+    else:
+        size = 6
+        mean = torch.tensor(POSITIONS[0, BLOCK].reshape(-1), dtype=torch.float32)
+        transform = looks.MixedCoordinateTransformation(Z_MATRIX[4:], BLOCK, mean, torch.linalg.qr(torch.randn(12, size))[0] / 0.3)
+    edges = {0: (0.05, 0.3), 1: (0.15, 1.0), 3: (-5.0, 5.0)}
+    marginals = [looks.SloppyUniform(torch.full((n,), edges[field][0]), torch.full((n,), edges[field][1])) if field in edges else
+                 looks.SloppyUniform(torch.zeros(n), torch.ones(n)) for field, n in enumerate((2, 2, 2, size))]
+    flow = looks.SequentialFlow([
+        looks.CouplingFlow(smooth(size, 2, [], True), [2], [3]),
+        looks.CouplingFlow(smooth(2, size, [0, 1], False), [3], [2]),
+        looks.CouplingFlow(smooth(2 + size, 2, [0, 1], False), [1], [2, 3]),
+        looks.CouplingFlow(smooth(4 + size, 2, [2, 3], False), [0], [1, 2, 3]),
+        *(WrapFlow(looks.InverseFlow(looks.CDFTransform(marginal)), (field,)) for field, marginal in enumerate(marginals)),
+        WrapFlow(looks.InverseFlow(transform), (0, 1, 2, 3), (0,))])
+    fields = ("BONDS", "ANGLES", "TORSIONS", "FIXED")
+    spec = {
+        "temperature": 310, "measure": "frame", "z_matrix": Z_MATRIX[4:], "fixed_atoms": BLOCK, "activation": "tanh",
+        "fields": {name: {"size": n, "circular": name == "TORSIONS"} for name, n in zip(fields, (2, 2, 2, size))},
+        "marginal_blocks": dict(zip(fields, range(4, 8))),
+        "couplings_in_density_direction": [
+            {"block": 3, "transform": "BONDS", "on": ["ANGLES", "TORSIONS", "FIXED"]}, {"block": 2, "transform": "ANGLES", "on": ["TORSIONS", "FIXED"]},
+            {"block": 1, "transform": "FIXED", "on": "TORSIONS"}, {"block": 0, "transform": "TORSIONS", "on": "FIXED"}],
+    } | ({} if relative else {"whitening_block": 8})
+    state_dict = {f"_flow.{key}": value for key, value in flow.state_dict().items()}
+    # Buffers in bgflow.
+    for block, marginal in enumerate(marginals, 4):
+        state_dict |= {f"_flow._blocks.{block}._flow._delegate.distribution.{name}": getattr(marginal, name) for name in ("low", "high")}
+    read = FlowModel.from_bytes(model_file.pack(*bgflow.convert_state_dict(state_dict, spec)))
+    live = FlowModel.from_bytes(model_file.pack(*converted(generator_of(flow, 2, 2, 2, size))))
+    np.testing.assert_allclose(read.log_prob(POSITIONS), live.log_prob(POSITIONS), rtol=1e-12)
+    assert np.isfinite(read.log_prob(POSITIONS)).all()
+    if not relative:
+        # For dynamics: aligned first.
+        cartesian = FlowModel.from_bytes(model_file.pack(*bgflow.convert_state_dict(state_dict, spec | {"measure": "cartesian"})))
+        turned = POSITIONS @ rotation(np.random.default_rng(0)).T + 0.3
+        np.testing.assert_allclose(cartesian.log_prob(turned), cartesian.log_prob(POSITIONS), rtol=1e-8)
+        with pytest.raises(ValueError, match="_whiten.Twhiten has the shape .12, 6., expected .12, 5. for 4 fixed atoms and 5 coordinates"):
+            bgflow.convert_state_dict(state_dict, spec | {"fields": spec["fields"] | {"FIXED": {"size": 5, "circular": False}}})
+    with pytest.raises(ValueError, match="block 4, the mixed coordinates, has no ..._whiten.X0mean"):
+        bgflow.convert_state_dict(state_dict, spec | {"whitening_block": 4})
+    with pytest.raises(ValueError, match="without entries -1"):
+        bgflow.convert_state_dict(state_dict, spec | {"z_matrix": [*Z_MATRIX[4:], [6, 0, 1, -1]]})
+
+
 def test_constrained_bonds():
     """add_merge_constraints: a constant bond is a narrow marginal, and a constraint of the model."""
     flow = global_flow("smooth")

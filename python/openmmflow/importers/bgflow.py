@@ -11,6 +11,9 @@ A checkpoint has the weights, but not how the flow is put together; a small JSON
 ``temperature``, ``measure``          K; ``"frame"`` (bgflow's density) or ``"cartesian"``
 ``fields``                            ``BONDS``, ``ANGLES``, ``TORSIONS``: ``{"size", "circular"}``
 ``splits``                            field → name of a part → ``[start, stop]`` in the field (optional)
+``fixed_atoms``                       the atoms that stay in Cartesian coordinates, of mixed or relative coordinates (optional)
+``whitening_block``                   index of the block with mixed coordinates, which holds their whitening; without it,
+                                      coordinates with ``fixed_atoms`` are relative
 ``marginal_blocks``                   field → index of its block in the checkpoint
 ``couplings_in_density_direction``    list of ``{"block", "transform", "on"}``: fields or parts of fields
 ``activation``                        of the hidden layers; a coupling may have its own
@@ -18,7 +21,11 @@ A checkpoint has the weights, but not how the flow is put together; a small JSON
 ``bonds``, ``constraints``, ``data``  as in docs/model_format.md (optional)
 ====================================  ==============================================================================
 
-Without ``bonds``, the bond graph is what the Z-matrix places atoms from. Everything else is read from the checkpoint.
+With ``fixed_atoms``, as the flows of the Z-matrices "z1" to "z3" of smooth_normalizing_flows have them, there is one more field, ``FIXED``, and
+no row of the Z-matrix has an entry -1. Their density depends on how the molecule lies, so the measure is ``"frame"``; ``"cartesian"`` aligns the fixed
+atoms first, and needs 3 · fixed atoms - 6 coordinates of them.
+
+Without ``bonds``, the bond graph is what the Z-matrix places atoms from, and a chain of the fixed atoms. Everything else is read from the checkpoint.
 """
 from __future__ import annotations
 
@@ -40,7 +47,7 @@ ALPHA_OFFSETS = {1: 0.8656721, 2: 0.3052033}
 ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
 
 _REQUIRED = {"z_matrix", "temperature", "measure", "fields", "marginal_blocks", "couplings_in_density_direction", "activation"}
-_OPTIONAL = {"frame_atoms", "splits", "exponent", "bonds", "constraints", "data"}
+_OPTIONAL = {"frame_atoms", "fixed_atoms", "whitening_block", "splits", "exponent", "bonds", "constraints", "data"}
 # The networks of a coupling in the order of the raw parameters [w | alpha | mu | ln sigma | m], and their outputs per component.
 _NETWORKS = (("_compute_weights", 1), ("_compute_components._conditional_ramp._compute_alpha", 1),
              ("_compute_components._param_net", 3))
@@ -76,27 +83,27 @@ def convert_state_dict(state_dict, spec) -> tuple[dict, dict[str, np.ndarray]]:
     spec = _Spec(spec)
     blocks = _Blocks(state_dict)
     blocks.check_prior()
-    layers = [{"type": "internalCoordinates", "zMatrix": spec.z_matrix}]
-    tensors = {}
+    layers, tensors = [], {}
 
     def append(layer, weights):
         tensors.update({f"layers.{len(layers)}.{name}": array for name, array in weights.items()})
         layers.append(layer)
 
+    append(*_coordinates(blocks, spec))
     for name, block in spec.marginal_blocks.items():
         coordinates = spec.coordinates(name)
         layer, weights = _marginal(blocks, block, name, coordinates)
-        if coordinates[0] < spec.first_torsion:
+        if coordinates[0] not in spec.torsions:
             append(layer, weights)
         elif layer["distribution"] != "uniform" or np.any(weights["lower"] != 0) or np.any(weights["upper"] != 1):
             raise ValueError(f"block {block} is the marginal of {name}: torsions must be uniform on [0, 1] to stay periodic")
     for coupling in spec.couplings:
-        append(*_coupling(blocks, coupling, spec.first_torsion))
+        append(*_coupling(blocks, coupling, spec.torsions))
 
     architecture = {
-        "format": "openmm-flow", "version": 1, "numParticles": spec.particles, "temperature": spec.temperature,
+        "format": "openmm-flow", "version": 2 if spec.fixed_atoms else 1, "numParticles": spec.particles, "temperature": spec.temperature,
         "measure": spec.measure, "bonds": spec.bonds, "constraints": spec.constraints, "data": spec.data, "layers": layers,
-        "base": [{"distribution": "uniform", "coordinates": list(range(3 * spec.particles - 6))}],
+        "base": [{"distribution": "uniform", "coordinates": list(range(spec.num_coordinates))}],
     }
     return architecture, tensors
 
@@ -132,16 +139,26 @@ class _Spec:
 
     def _read(self, document):
         self.z_matrix = [[int(atom) for atom in row] for row in document["z_matrix"]]
-        if any(len(row) != 4 for row in self.z_matrix) or len(self.z_matrix) < 3:
+        self.fixed_atoms = [int(atom) for atom in document.get("fixed_atoms", [])]
+        self.whitening_block = document.get("whitening_block")
+        if any(len(row) != 4 for row in self.z_matrix) or len(self.z_matrix) < (0 if self.fixed_atoms else 3):
             raise ValueError(f"{self.source}: z_matrix must have at least three rows [i, j, k, l]")
-        self.particles = len(self.z_matrix)
-        self.first_torsion = 2 * self.particles - 3
+        if self.whitening_block is not None and (not self.fixed_atoms or type(self.whitening_block) is not int):
+            raise ValueError(f"{self.source}: whitening_block is the number of the block that whitens fixed_atoms; got "
+                             f"{self.whitening_block!r} and fixed_atoms {self.fixed_atoms}")
+        self.particles = len(self.z_matrix) + len(self.fixed_atoms)
         self.temperature = float(document["temperature"])
         self.measure = document["measure"]
         if self.measure not in ("frame", "cartesian"):
             raise ValueError(f'{self.source}: measure must be "frame" or "cartesian", got {self.measure!r}')
-        self._check_frame(document.get("frame_atoms"))
+        if self.fixed_atoms:
+            self._check_fixed_atoms()
+        else:
+            self._check_frame(document.get("frame_atoms"))
         self._parts = self._name_parts(document["fields"], document.get("splits", {}))
+        torsions = self._parts["TORSIONS"]
+        self.torsions = range(torsions[0], torsions[-1] + 1) if torsions else range(0)
+        self.num_coordinates = sum(len(self._parts[field]) for field in document["fields"])
         self.marginal_blocks = dict(document["marginal_blocks"])
         self.couplings = [
             _CouplingSpec(coupling["block"], coupling["transform"], self.coordinates(coupling["transform"]), coupling["on"],
@@ -159,7 +176,8 @@ class _Spec:
         for block in (*self.marginal_blocks.values(), *(coupling.block for coupling in self.couplings)):
             if type(block) is not int:
                 raise ValueError(f"{self.source}: blocks are numbered, but one is {block!r}")
-        self.bonds = document.get("bonds") or [row[:2] for row in self.z_matrix if row[1] >= 0]
+        chain = [list(pair) for pair in zip(self.fixed_atoms, self.fixed_atoms[1:])]
+        self.bonds = document.get("bonds") or chain + [row[:2] for row in self.z_matrix if row[1] >= 0]
         self.constraints = document.get("constraints", [])
         self.data = document.get("data", {"method": "imported from a bgflow checkpoint"})
 
@@ -180,11 +198,22 @@ class _Spec:
         if frame_atoms is not None and list(frame_atoms) != frame:
             raise ValueError(f"{self.source}: frame_atoms are {list(frame_atoms)}, but z_matrix places {frame} first")
 
+    def _check_fixed_atoms(self):
+        if len(self.fixed_atoms) < 3 or any(-1 in row for row in self.z_matrix):
+            raise ValueError(f"{self.source}: with fixed_atoms, of which there are at least three, all others are placed by rows of z_matrix "
+                             f"without entries -1; got {len(self.fixed_atoms)} of them")
+
     def _name_parts(self, fields, splits):
-        sizes = {"BONDS": self.particles - 1, "ANGLES": self.particles - 2, "TORSIONS": self.particles - 3}
+        if self.fixed_atoms:
+            rows = len(self.z_matrix)
+            sizes = {"BONDS": rows, "ANGLES": rows, "TORSIONS": rows, "FIXED": 3 * len(self.fixed_atoms)}
+            if self.whitening_block is not None and "FIXED" in fields:
+                sizes["FIXED"] = int(fields["FIXED"]["size"])    # whatever the checkpoint keeps
+        else:
+            sizes = {"BONDS": self.particles - 1, "ANGLES": self.particles - 2, "TORSIONS": self.particles - 3}
         if set(fields) != set(sizes):
-            raise ValueError(f"{self.source}: fields must be BONDS, ANGLES and TORSIONS, got {', '.join(fields)}; other "
-                             "coordinates, such as mixed Cartesian ones, cannot be imported")
+            raise ValueError(f"{self.source}: fields must be {', '.join(sizes)}, got {', '.join(fields)}; FIXED belongs to mixed Cartesian and relative "
+                             "coordinates, which have fixed_atoms")
         parts = {}
         start = 0
         for field, size in sizes.items():
@@ -240,6 +269,28 @@ class _Blocks:
                 raise ValueError(f"{key} belongs to a base density that is not uniform on [0, 1], which cannot be imported")
 
 
+def _coordinates(blocks, spec):
+    """The first layer and its tensors."""
+    if not spec.fixed_atoms:
+        return {"type": "internalCoordinates", "zMatrix": spec.z_matrix}, {}
+    size, dimensions = 3 * len(spec.fixed_atoms), len(spec.coordinates("FIXED"))
+    reference, whitening = np.zeros(size), np.eye(size)
+    if spec.whitening_block is not None:
+        def get(short, shape):
+            name = next((key for key in blocks.keys(spec.whitening_block) if key.endswith(f"_whiten.{short}")), None)
+            if name is None:
+                raise ValueError(f"block {spec.whitening_block}, the mixed coordinates, has no ..._whiten.{short}; it has "
+                                 f"{', '.join(blocks.keys(spec.whitening_block))}")
+            array = blocks.array(spec.whitening_block, name)
+            if array.shape != shape:
+                raise ValueError(f"block {spec.whitening_block}: {name} has the shape {array.shape}, expected {shape} for "
+                                 f"{len(spec.fixed_atoms)} fixed atoms and {dimensions} coordinates of them")
+            return array
+        reference, whitening = get("X0mean", (size,)), get("Twhiten", (size, dimensions)).T
+    return ({"type": "mixedCoordinates", "block": spec.fixed_atoms, "blockDimensions": dimensions, "zMatrix": spec.z_matrix},
+            {"reference": reference.reshape(-1, 3), "whitening": np.ascontiguousarray(whitening)})
+
+
 def _marginal(blocks, block, name, coordinates):
     """The layer and the tensors, by their last name, of a block that maps a field to [0, 1]."""
     prefix = "distribution."
@@ -266,7 +317,7 @@ def _marginal(blocks, block, name, coordinates):
     return {"type": "marginal", "distribution": distribution, "coordinates": coordinates}, weights
 
 
-def _coupling(blocks, coupling, first_torsion):
+def _coupling(blocks, coupling, torsions):
     """The layer and the tensors, by their name within the layer, of a coupling block."""
     block, transformed, conditioned_on = coupling.block, coupling.transformed, coupling.conditioned_on
     # An InverseFlow around the transformer, `_delegate`, makes its closed form that of the density direction.
@@ -277,7 +328,7 @@ def _coupling(blocks, coupling, first_torsion):
     prefix, = prefixes
     closed_form = "density" if "_delegate." in prefix else "sampling"
 
-    features = len(conditioned_on) + sum(coordinate >= first_torsion for coordinate in conditioned_on)
+    features = len(conditioned_on) + sum(coordinate in torsions for coordinate in conditioned_on)
     weights, networks, components = {}, [], None
     for index, (name, multiple) in enumerate(_NETWORKS):
         layers = _dense_layers(blocks, block, prefix + name)
