@@ -171,8 +171,8 @@ def test_checkpoints_with_mixed_coordinates(relative):
     else:
         size = 6
         mean = torch.tensor(POSITIONS[0, BLOCK].reshape(-1), dtype=torch.float32)
-        transform = looks.MixedCoordinateTransformation(Z_MATRIX[4:], BLOCK, mean, torch.linalg.qr(torch.randn(12, size))[0] / 0.3)
-    edges = {0: (0.05, 0.3), 1: (0.15, 1.0), 3: (-5.0, 5.0)}
+        transform = looks.MixedCoordinateTransformation(Z_MATRIX[4:], BLOCK, mean, torch.linalg.qr(torch.randn(12, size))[0])
+    edges = {0: (0.05, 0.3), 1: (0.15, 1.0), 3: (-9.0, 9.0)}
     marginals = [looks.SloppyUniform(torch.full((n,), edges[field][0]), torch.full((n,), edges[field][1])) if field in edges else
                  looks.SloppyUniform(torch.zeros(n), torch.ones(n)) for field, n in enumerate((2, 2, 2, size))]
     flow = looks.SequentialFlow([
