@@ -8,8 +8,8 @@ directly, the free energy of the variable is known from independent samples: plo
 which know nothing of each other.
 
 ``energy`` is -ln p, what the flow knows of a conformation: the bias flattens the distribution of the energy, whatever the barriers are made of, and
-nothing is said about φ. ``phi`` is the slow torsion itself. A bias that takes the molecule out of the flow's support would bias walls, so it grows
-gently, and the support exits are printed.
+nothing is said about φ. ``phi`` is the slow torsion itself. A bias that takes the molecule out of the flow's support biases walls, so it grows
+gently, the support exits are printed, and a walker that did not come back is left out.
 """
 import argparse
 from collections.abc import Callable
@@ -25,6 +25,8 @@ from openmmflow.benchmark import machine
 
 LEAST_SAMPLES = 100
 """Of a bin that is compared."""
+MOST_EXITS = 1e-3
+"""Of the steps of a walker that is compared: more is no dynamics in the flow."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def variable_of(name: str, model: FlowModel, samples: int) -> Variable:
         torsion = openmm.CustomTorsionForce("theta")
         torsion.addTorsion(*_phi_atoms(), [])
         return app.BiasVariable(torsion, -np.pi, np.pi, 0.25, periodic=True, gridWidth=181)
-    return Variable(name, "φ / radian", bias, {"biasFactor": 8.0, "height": 0.8, "frequency": 250}, np.linspace(-np.pi, np.pi, 61),
+    return Variable(name, "φ / radian", bias, {"biasFactor": 6.0, "height": 0.8, "frequency": 500}, np.linspace(-np.pi, np.pi, 61),
                     analysis.torsion_angles(positions, _phi_atoms()))
 
 
@@ -146,7 +148,7 @@ def plot(path: Path, variable: Variable, result: dict, walkers: list[dict]) -> N
     left.set(xlabel=variable.label, ylabel="free energy / k_BT")
     left.legend(frameon=False)
     right.plot(np.degrees(walkers[0]["phi"]), ".", markersize=2, color=plots.COLOURS[0])
-    right.set(xlabel="frame of the first walker", ylabel="φ / °", ylim=(-180, 180))
+    right.set(xlabel="frame of a walker", ylabel="φ / °", ylim=(-180, 180))
     plots.save(figure, path)
 
 
@@ -166,20 +168,23 @@ def main():
     for seed in range(1, options.walkers + 1):
         walkers.append(run(variable, options.steps, seed=seed, platform=options.platform))
         print(f"walker {seed}: φ crossed {walkers[-1]['crossings']} times; {walkers[-1]['exits']} support exits", flush=True)
-    result = compare(variable, walkers)
-    print(f"{options.walkers} × {options.steps} steps: the free energy of {variable.label.split(' /')[0]} differs from that of {options.samples} independent "
+    stayed = [walker for walker in walkers if walker["exits"] <= MOST_EXITS * options.steps]
+    if not stayed:
+        raise SystemExit("every walker has left the flow's support: smaller or rarer hills")
+    result = compare(variable, stayed)
+    print(f"{len(stayed)} of {options.walkers} walkers × {options.steps} steps: the free energy of {variable.label.split(' /')[0]} differs from that of {options.samples} independent "
           f"samples by {result['difference']:.2f} k_BT (root mean square)")
-    document = {"variable": options.variable, "model": model.checksum, "steps": options.steps, "hill": variable.hill, "samples": options.samples,
+    document = {"variable": options.variable, "model": model.checksum, "steps": options.steps, "walkers": len(stayed), "hill": variable.hill, "samples": options.samples,
                 "difference": result["difference"], "crossings": [walker["crossings"] for walker in walkers],
                 "exits": [walker["exits"] for walker in walkers], "platform": options.platform, "machine": machine.description()}
     if options.variable == "phi":
-        document["basin"] = found = basins(variable, walkers)
+        document["basin"] = found = basins(variable, stayed)
         print(f"basin of positive φ: {found['mean']:.2f} ± {found['error'] or np.nan:.2f} k_BT by metadynamics, "
               f"{found['samples']:.2f} ± {found['samples_error']:.2f} by samples")
     document["curve"] = {key: [None if np.isnan(x) else round(float(x), 4) for x in result[key]]
                          for key in ("centres", "exact", "exact_error", "free_energy", "free_energy_error")}
     atomic.write_json(options.output / f"metadynamics_{options.variable}.json", document)
-    plot(options.output / f"metadynamics_{options.variable}.png", variable, result, walkers)
+    plot(options.output / f"metadynamics_{options.variable}.png", variable, result, stayed)
 
 
 if __name__ == "__main__":
