@@ -20,9 +20,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def frame_model():
-    """The same in measure "frame", in which it depends on place and orientation."""
-    architecture, tensors = mixed_flow.mixed_flow()
-    return FlowModel.from_bytes(model_file.pack({**architecture, "measure": "frame"}, tensors))
+    """One in measure "frame", in which it depends on place and orientation."""
+    return FlowModel.from_bytes(model_file.pack(*mixed_flow.mixed_flow(measure="frame", dimensions=10)))
 
 
 @pytest.fixture
@@ -33,6 +32,73 @@ def molecule(tmp_path, model):
     with open(paths[1], "w") as file:
         openmm.app.PDBFile.writeFile(mixed_flow.topology(), model.sample(1)[0][0] * unit.nanometer, file)
     return paths
+
+
+def chain(bonds, angles, torsions):
+    """Positions (n, particles, 3) of chains: bonds (n, particles - 1), angles (n, particles - 2), torsions (n, particles - 3)."""
+    zero = np.zeros_like(bonds[:, 0])
+    x = [np.stack([zero] * 3, -1), np.stack([bonds[:, 0], zero, zero], -1)]
+    x.append(x[1] + bonds[:, 1:2] * np.stack([-np.cos(angles[:, 0]), np.sin(angles[:, 0]), zero], -1))
+    for k in range(torsions.shape[1]):
+        x.append(next_particle(x, bonds[:, k + 2:k + 3], angles[:, k + 1:k + 2], torsions[:, k:k + 1]))
+    return np.stack(x, axis=1)
+
+
+def next_particle(before, bond, angle, torsion):
+    """Where a particle of a chain lies, (n, 3), from the three (n, 3) before it; the others (n, 1)."""
+    along = before[-1] - before[-2]
+    along = along / np.linalg.norm(along, axis=-1, keepdims=True)
+    normal = np.cross(before[-2] - before[-3], along)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    return before[-1] + bond * (-np.cos(angle) * along + np.sin(angle) * (np.cos(torsion) * np.cross(normal, along) + np.sin(torsion) * normal))
+
+
+@pytest.mark.parametrize("placed", [0, 1])
+def test_density_is_normalized(placed):
+    """Over bonds, angles and torsions of a chain, whose volume element knows nothing of alignments; measure "cartesian"."""
+    block, rows = [0, 1, 2], [[3, 2, 1, 0]][:placed]
+    model = FlowModel.from_bytes(model_file.pack(*mixed_flow.mixed_flow(2, block=block, rows=rows)))
+    random = np.random.default_rng(0)
+    count = 400_000
+    widths = 1.6 * np.array([mixed_flow.BLOCK_STD * 1.5, mixed_flow.BLOCK_STD * 1.5, 0.05] + [mixed_flow.BOND_STD, mixed_flow.ANGLE_STD] * placed)
+    centre = np.array([mixed_flow.BOND, mixed_flow.BOND, mixed_flow.ANGLE] + [mixed_flow.BOND, mixed_flow.ANGLE] * placed)
+    z = random.normal(size=(count, len(widths)))
+    log_proposal = (-0.5 * z**2 - np.log(widths) - 0.5 * np.log(2 * np.pi)).sum(axis=1)
+    values = centre + widths * z
+    bonds, angles = values[:, [0, 1, *[3] * placed]], values[:, [2, *[4] * placed]]
+    torsions = random.uniform(-np.pi, np.pi, (count, placed))
+    log_proposal -= placed * np.log(2 * np.pi)
+    # Of the first three particles with all orientations, and of one that is placed from them.
+    log_volume = np.log(8 * np.pi**2) + 2 * np.log(bonds).sum(axis=1) + np.log(np.sin(angles)).sum(axis=1)
+    weights = np.exp(model.log_prob(chain(bonds, angles, torsions)) + log_volume - log_proposal)
+    error = weights.std() / np.sqrt(count)
+    print(f"\n{placed} particles placed from a block of 3: integral of p {weights.mean():.4f} ± {error:.4f}")
+    assert error < 0.01 and abs(weights.mean() - 1) < 4 * error
+
+
+@pytest.mark.parametrize("dimensions", [9, 7])
+def test_density_is_normalized_in_measure_frame(dimensions):
+    """Over place and orientation, too; with fewer dimensions on the plane that is spanned by the rows of the whitening."""
+    block, rows = [0, 1, 2], [[3, 2, 1, 0]]
+    architecture, tensors = mixed_flow.mixed_flow(3, block=block, rows=rows, measure="frame", dimensions=dimensions)
+    model = FlowModel.from_bytes(model_file.pack(architecture, tensors))
+    random = np.random.default_rng(0)
+    count = 400_000
+    # The rows are orthogonal.
+    w = 1.3 * random.normal(size=(count, dimensions))
+    blocks = tensors["layers.0.reference"] + (mixed_flow.BLOCK_STD**2 * w @ tensors["layers.0.whitening"]).reshape(count, 3, 3)
+    log_proposal = (-0.5 * (w / 1.3)**2 - np.log(1.3 * mixed_flow.BLOCK_STD) - 0.5 * np.log(2 * np.pi)).sum(axis=1)
+    z = random.normal(size=(count, 2))
+    bond, angle = mixed_flow.BOND + 1.4 * mixed_flow.BOND_STD * z[:, :1], mixed_flow.ANGLE + 1.4 * mixed_flow.ANGLE_STD * z[:, 1:]
+    log_proposal += (-0.5 * z**2 - 0.5 * np.log(2 * np.pi)).sum(axis=1) - np.log(1.4**2 * mixed_flow.BOND_STD * mixed_flow.ANGLE_STD)
+    torsion = random.uniform(-np.pi, np.pi, (count, 1))
+    log_proposal -= np.log(2 * np.pi)
+    last = next_particle(list(blocks.transpose(1, 0, 2)), bond, angle, torsion)
+    log_volume = 2 * np.log(bond[:, 0]) + np.log(np.sin(angle[:, 0]))
+    weights = np.exp(model.log_prob(np.concatenate([blocks, last[:, None]], axis=1)) + log_volume - log_proposal)
+    error = weights.std() / np.sqrt(count)
+    print(f"\n{dimensions} dimensions of a block of 3: integral of p {weights.mean():.4f} ± {error:.4f}")
+    assert error < 0.01 and abs(weights.mean() - 1) < 4 * error
 
 
 def test_margins_of_single_numbers(model):
