@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The volume element of the coordinates, with a block in Cartesians and without, against the full numerical Jacobian.
+// The volume element of the coordinates, with a block in Cartesians and without, against the full numerical Jacobian; the potential where the
+// alignment of the block has no unique answer.
 #include "RandomModels.h"
 #include "engine/Evaluator.h"
 #include "engine/Marginals.h"
@@ -121,3 +122,149 @@ TEST_P(CoordinateVolume, ExertsNoForceAndNoTorqueOnTheWhole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(RandomModels, CoordinateVolume, testing::Range(0u, 20u));
+
+namespace {
+
+/** Four particles whose principal axes are x, y and z: their sums of squares along these, and positions. */
+const double SQUARES[3] = {2*0.15*0.15, 2*0.12*0.12, 4*0.06*0.06};
+const vector<double> FOUR = {0.15, 0, 0.06, -0.15, 0, 0.06, 0, 0.12, -0.06, 0, -0.12, -0.06};
+
+/** A model of these four particles as a block. */
+FlowModel modelOfFour(unsigned seed) {
+    RandomModelOptions options = cartesian(true);
+    options.numParticles = 4;
+    options.smoothness = Smoothness::Infinite;
+    while (true) {
+        ModelParts parts = randomModelParts(options, seed);
+        Tensor& reference = parts.tensors.at("layers.0.reference");
+        if (reference.values.size() == FOUR.size()) {
+            reference.values = FOUR;
+            // No longer orthogonal to the rigid motions, but still independent of them.
+            return FlowModel::fromBytes(parts.toBytes());
+        }
+        seed += 1000;
+    }
+}
+
+/** det A over that of the reference, of the reference with the coordinates z multiplied by t. */
+double determinantRatio(double t) {
+    const double x = SQUARES[0], y = SQUARES[1], z = SQUARES[2];
+    return (x+t*z)*(y+t*z)/((x+z)*(y+z));
+}
+
+/** The potential along a path, k_B T. */
+class Walk {
+public:
+    Walk(const FlowModel& model, double lambda, const vector<double>& offset) :
+            evaluator(model), workspace(evaluator.createWorkspace(1)), block(get<MixedCoordinatesLayer>(model.getArchitecture().layers[0]).block),
+            lambda(lambda), offset(offset) {
+    }
+
+    /** Energy and slope where the reference with its coordinates z multiplied by t is, moved by the offset. */
+    pair<double, double> at(double t) {
+        vector<double> x(FOUR.size()), velocity(FOUR.size(), 0.0), gradient(FOUR.size());
+        for (size_t i = 0; i < block.size(); i++)
+            for (int k = 0; k < 3; k++) {
+                x[3*block[i]+k] = FOUR[3*i+k]*(k == 2 ? t : 1)+offset[3*i+k];
+                velocity[3*block[i]+k] = (k == 2 ? FOUR[3*i+k] : 0);
+            }
+        const ContinuedPotential u = evaluator.continuedPotential(x.data(), lambda, gradient.data(), *workspace);
+        double slope = 0;
+        for (size_t i = 0; i < x.size(); i++) {
+            EXPECT_TRUE(isfinite(gradient[i]));
+            largestGradient = max(largestGradient, abs(gradient[i]));
+            slope += gradient[i]*velocity[i];
+        }
+        EXPECT_TRUE(isfinite(u.flow) && isfinite(u.wall));
+        return {lambda*u.flow+u.wall, slope};
+    }
+
+    double largestGradient = 0;
+
+private:
+    Evaluator evaluator;
+    Evaluator::WorkspacePointer workspace;
+    const vector<int> block;
+    const double lambda;
+    const vector<double> offset;
+};
+
+} // namespace
+
+/** seed of the random model */
+class AlignmentDegeneracy : public testing::TestWithParam<unsigned> {
+};
+
+TEST_P(AlignmentDegeneracy, IsWalkedThroughSmoothly) {
+    const FlowModel model = modelOfFour(GetParam());
+    // The rotation jumps by a half turn where t SQUARES[2] = -SQUARES[1]; beyond it, another answer is the best.
+    const double degenerate = -SQUARES[1]/SQUARES[2];
+    // Before it the continuation switches off all that depends on the rotation.
+    vector<double> edges = {degenerate};
+    for (double ratio : {0.05, 0.025}) {
+        double low = degenerate, high = 1;
+        for (int i = 0; i < 60; i++) {
+            const double middle = 0.5*(low+high);
+            (determinantRatio(middle) < ratio ? low : high) = middle;
+        }
+        edges.push_back(low);
+    }
+    mt19937 random(GetParam());
+    normal_distribution<double> normal;
+    double worst = 0, energyJump = 0, slopeJump = 0, curvatureJump = 0, largest = 0;
+    // Exactly through it, and by it, where the rotation turns as fast as the distance is small.
+    for (double distance : {0.0, 1e-8, 1e-5, 1e-3})
+        for (double lambda : {1.0, 0.0}) {
+            vector<double> offset(FOUR.size());
+            for (double& x : offset)
+                x = distance*normal(random);
+            Walk walk(model, lambda, offset);
+            // The energy against the integral of its slope, which a jump would break.
+            const int numIntervals = 3200;
+            const double begin = 1, end = 1.6*degenerate, width = (end-begin)/numIntervals, node = sqrt(0.6);
+            double previous = walk.at(begin).first, change = 0, error = 0;
+            for (int n = 0; n < numIntervals; n++) {
+                const double middle = begin+width*(n+0.5);
+                const double integral = width/18*(5*walk.at(middle-0.5*width*node).second+8*walk.at(middle).second
+                        +5*walk.at(middle+0.5*width*node).second);
+                const double energy = walk.at(begin+width*(n+1)).first;
+                error = max(error, abs(energy-previous-integral));
+                change += abs(energy-previous);
+                previous = energy;
+            }
+            worst = max(worst, error/change);
+            largest = max(largest, walk.largestGradient);
+            const double h = 1e-7, nearby = 1e-3;
+            for (double edge : edges) {
+                const auto [leftEnergy, leftSlope] = walk.at(edge-h);
+                const auto [rightEnergy, rightSlope] = walk.at(edge+h);
+                const double curvature = abs(walk.at(edge+nearby).second-walk.at(edge-nearby).second)/(2*nearby);
+                energyJump = max(energyJump, abs(rightEnergy-leftEnergy-h*(leftSlope+rightSlope))/(1+abs(leftEnergy)));
+                slopeJump = max(slopeJump, abs(leftSlope-rightSlope)/(1+abs(leftSlope)+curvature));
+                const double left = (leftSlope-walk.at(edge-2*h).second)/h, right = (walk.at(edge+2*h).second-rightSlope)/h;
+                curvatureJump = max(curvatureJump, abs(left-right)/(1+abs(left)+abs(right)+curvature));
+            }
+        }
+    cout << "largest gradient " << largest << " k_B T/nm; energy against the integral of its slope " << worst << ", jumps of the energy " << energyJump <<
+            ", of the slope " << slopeJump << ", of the second derivative " << curvatureJump << endl;
+    EXPECT_LT(worst, 1e-4);
+    EXPECT_LT(energyJump, 1e-9);
+    EXPECT_LT(slopeJump, 1e-5);
+    EXPECT_LT(curvatureJump, 1e-2);
+}
+
+TEST_P(AlignmentDegeneracy, LeavesNothingOfTheFlow) {
+    // There the potential is the constant of the continuation, whatever the rotation.
+    const FlowModel model = modelOfFour(GetParam());
+    const Evaluator evaluator(model);
+    Walk flow(model, 1, vector<double>(FOUR.size(), 0.0)), walls(model, 0, vector<double>(FOUR.size(), 0.0));
+    const double degenerate = -SQUARES[1]/SQUARES[2];
+    const double ceiling = flow.at(degenerate).first-walls.at(degenerate).first;
+    EXPECT_GT(ceiling, flow.at(1).first-walls.at(1).first);
+    for (double t : {degenerate-1e-3, degenerate-1e-9, degenerate+1e-9, degenerate+1e-3}) {
+        EXPECT_NEAR(flow.at(t).first-walls.at(t).first, ceiling, 1e-9*ceiling);
+        EXPECT_EQ(flow.at(t).second, walls.at(t).second);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(RandomModels, AlignmentDegeneracy, testing::Range(0u, 6u));
