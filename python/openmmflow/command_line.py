@@ -37,8 +37,16 @@ def main(arguments=None) -> int:
         return 1
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults where they say something."""
+
+    def _get_help_string(self, action):
+        silent = action.required or action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
-    formats = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    formats = {"formatter_class": _HelpFormatter}
     parser = argparse.ArgumentParser(
         prog="openmmflow", allow_abbrev=False, description="Trained normalizing flows as potentials for molecular dynamics with OpenMM.")
     parser.add_argument("--version", action="version", version=f"openmmflow {version('openmmflow')}")
@@ -81,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("-o", "--output", type=Path, required=True, help="the folder of the run")
     simulate.add_argument("--step-size", type=_positive, default=1.0, metavar="FS", help="in fs")
     simulate.add_argument("--temperature", type=_positive, default=None, metavar="K",
-                          help="of the thermostat and of the first velocities, in K; None: the temperature of the model")
+                          help="of the thermostat and of the first velocities, in K; the temperature of the model if not given")
     simulate.add_argument("--friction", type=_not_negative, default=1.0, metavar="1/PS", help="of the thermostat, in 1/ps")
     simulate.add_argument("--scale", type=float, default=1.0, metavar="LAMBDA", help="factor of the potential")
     simulate.add_argument("--seed", type=_count, default=1, help="of everything random")
@@ -118,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", "--count", type=_count, required=True, help="samples in all")
     sample.add_argument("-o", "--output", type=Path, required=True, help="FILE.h5 (which MDTraj reads), or FILE.dcd with FILE.npz beside it")
     sample.add_argument("--system", type=Path, default=None, help="serialized System of the molecule, for energies and weights")
-    sample.add_argument("--temperature", type=_positive, default=None, metavar="K", help="of the weights; None: the temperature of the model")
+    sample.add_argument("--temperature", type=_positive, default=None, metavar="K", help="of the weights, in K; the temperature of the model if not given")
     sample.add_argument("--pdb", type=Path, default=None, help="the molecule in the model's order, for the names of atoms")
     sample.add_argument("--gradients", action="store_true", help="store d ln p/dx, too")
     sample.add_argument("--platform", default="Reference", help="OpenMM platform of the energies")

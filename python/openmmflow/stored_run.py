@@ -80,9 +80,10 @@ class Settings:
         """The OpenMM platform. Raises SimulationError, with what OpenMM has, when it is not there."""
         names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
         if self.platform not in names:
-            failures = [line for line in openmm.Platform.getPluginLoadFailures() if self.platform in line]
+            # Of the libraries that then do not load the platform's own has the cause.
+            failures = [line for line in openmm.Platform.getPluginLoadFailures() if f"libOpenMM{self.platform}.so:" in line]
             raise SimulationError(f"OpenMM has no platform {self.platform!r}; it has {', '.join(names)}"
-                                  + "".join(f". A plugin did not load: {line}" for line in failures))
+                                  + "".join(f". Its library did not load; usually the driver is missing. {line}" for line in failures))
         platform = openmm.Platform.getPlatformByName(self.platform)
         if self.precision is None:
             return platform, {}

@@ -157,6 +157,25 @@ def test_sdist_holds_what_a_build_needs(tmp_path, monkeypatch):
     assert not [path for path in held if path.split("/")[0] in (".ci", "build", "runs", ".venv", "dist")]
 
 
+def test_training_sdist_holds_what_a_build_needs(tmp_path):
+    """One folder with its own pyproject.toml, whose paths lead to what CMake reads."""
+    pytest.importorskip("build", reason="build makes the sdist")
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    subprocess.run([sys.executable, REPOSITORY / "tools" / "training_sdist.py", tmp_path], check=True, capture_output=True)
+    archive, = tmp_path.glob("openmmflow_training-*.tar.gz")
+    with tarfile.open(archive) as file:
+        held = {member.partition("/")[2] for member in file.getnames()}
+        root = file.getnames()[0].partition("/")[0]
+        settings = file.extractfile(f"{root}/pyproject.toml").read().decode()
+        metadata = file.extractfile(f"{root}/PKG-INFO").read().decode()
+    assert f"\nVersion: {openmmflow.__version__}\n" in metadata and "\nName: openmmflow-training\n" in metadata
+    assert ".." not in settings.replace('"..."', "") and "training/pyproject.toml" not in held
+    for path in ("CMakeLists.txt", "LICENSE", "flow/CMakeLists.txt", "training/CMakeLists.txt", "training/openmmflow_training/__init__.py"):
+        assert path in held
+    assert 'packages = ["training/openmmflow_training"]' in settings and 'input = "CMakeLists.txt"' in settings
+
+
 def test_conda_recipe_renders():
     rattler_build = pytest.importorskip("rattler_build", reason="py-rattler-build renders the recipe")
     recipe = rattler_build.Stage0Recipe.from_file(REPOSITORY / "conda" / "recipe.yaml")
