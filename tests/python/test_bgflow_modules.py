@@ -212,6 +212,61 @@ def test_checkpoints_with_mixed_coordinates(relative):
         bgflow.convert_state_dict(state_dict, spec | {"z_matrix": [*Z_MATRIX[4:], [6, 0, 1, -1]]})
 
 
+def spline_checkpoint(*, inverse=False):
+    """The live flow, its state_dict with what is a buffer in bgflow, and its spec."""
+    flow = global_flow("spline")
+    for module in flow.modules():
+        if isinstance(module, WrapPeriodic):
+            module.circular_first = False    # the order of smooth_normalizing_flows
+    state_dict = {f"model._flow.{key}": value for key, value in flow.state_dict().items()}
+    if inverse:
+        state_dict = {key.replace("._params_net", "._delegate._params_net"): value for key, value in state_dict.items()}
+    for block, values in {8: {"_mu": 0.15, "_sigma": 0.02, "_lower_bound": 0.02, "_upper_bound": np.inf},
+                          9: {"_mu": 0.62, "_sigma": 0.1, "_lower_bound": 0.1, "_upper_bound": 0.95}, 10: {"low": 0.0, "high": 1.0}}.items():
+        state_dict |= {f"model._flow._blocks.{block}._flow._delegate.distribution.{name}": torch.tensor(value) for name, value in values.items()}
+    spec = {
+        "temperature": 310, "measure": "frame", "z_matrix": Z_MATRIX, "activation": "silu", "transformer": "rationalQuadraticSpline",
+        "fields": {"BONDS": {"size": 5, "circular": False}, "ANGLES": {"size": 4, "circular": False}, "TORSIONS": {"size": 3, "circular": True}},
+        # The merge by indices puts torsion 2 of the vector before the others.
+        "splits": {"TORSIONS": {"T1": [2, 3], "T2": [0, 2]}}, "marginal_blocks": {"BONDS": 8, "ANGLES": 9, "TORSIONS": 10},
+        "couplings_in_density_direction": [
+            {"block": 7, "transform": "BONDS", "on": ["ANGLES", "TORSIONS"]}, {"block": 6, "transform": "ANGLES", "on": "TORSIONS"},
+            {"block": 2, "transform": "T2", "on": "T1"}, {"block": 1, "transform": "T1", "on": "T2"}]}
+    return flow, state_dict, spec
+
+
+def test_checkpoints_of_splines():
+    flow, state_dict, spec = spline_checkpoint()
+    architecture, tensors = bgflow.convert_state_dict(state_dict, spec)
+    live = FlowModel.from_bytes(model_file.pack(*converted(generator_of(flow, 5, 4, 3))))
+    read = FlowModel.from_bytes(model_file.pack(architecture, tensors))
+    assert architecture["version"] == 2
+    np.testing.assert_allclose(read.log_prob(POSITIONS), live.log_prob(POSITIONS), atol=1e-5)
+    assert [layer["transformer"]["closedForm"] for layer in architecture["layers"] if layer["type"] == "coupling"] == 4 * ["density"]
+    architecture, _ = bgflow.convert_state_dict(*spline_checkpoint(inverse=True)[1:])
+    assert [layer["transformer"]["closedForm"] for layer in architecture["layers"] if layer["type"] == "coupling"] == 4 * ["sampling"]
+    with pytest.raises(ValueError, match="block 7: _params_net has 65 outputs, which is no number of bins of a cubicBSpline for the 5 coordinates"):
+        bgflow.convert_state_dict(state_dict, spec | {"transformer": "cubicBSpline"})
+    with pytest.raises(ValueError, match="block 7 is no coupling with one smooth mixture transformer"):
+        bgflow.convert_state_dict(state_dict, {key: value for key, value in spec.items() if key != "transformer"})
+    with pytest.raises(ValueError, match="transformer 'planar' is unknown; known are smoothMixture"):
+        bgflow.convert_state_dict(state_dict, spec | {"transformer": "planar"})
+
+
+def test_checkpoints_of_cubic_b_splines():
+    """Two numbers for each bin, and six more for each interval; the sampling direction evaluates the spline."""
+    _, state_dict, spec = spline_checkpoint()
+    for coupling, size, intervals in zip(spec["couplings_in_density_direction"], (5, 4, 2, 1), (5, 4, 0, 0)):
+        last = sorted(key for key in state_dict if f"_blocks.{coupling['block']}." in key and key.endswith("weight"))[-1]
+        outputs = 2 * 7 * size + 6 * intervals
+        state_dict[last] = torch.randn(outputs, state_dict[last].shape[1])
+        state_dict[last.removesuffix("weight") + "bias"] = torch.randn(outputs)
+    architecture, tensors = bgflow.convert_state_dict(state_dict, spec | {"transformer": "cubicBSpline"})
+    transformers = [layer["transformer"] for layer in architecture["layers"] if layer["type"] == "coupling"]
+    assert transformers == 4 * [{"type": "cubicBSpline", "closedForm": "sampling", "bins": 7, "minimumWidth": 1e-6, "minimumIncrement": 1e-6}]
+    assert np.isfinite(FlowModel.from_bytes(model_file.pack(architecture, tensors)).log_prob(POSITIONS)).all()
+
+
 def test_constrained_bonds():
     """add_merge_constraints: a constant bond is a narrow marginal, and a constraint of the model."""
     flow = global_flow("smooth")

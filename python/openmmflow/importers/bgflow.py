@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flows of bgflow: live ones, and checkpoints of smooth flows (noegroup/smooth_normalizing_flows and its relatives).
+"""Flows of bgflow: live ones, and checkpoints of noegroup/smooth_normalizing_flows and its relatives.
 
 :func:`import_generator` and :func:`convert_generator` take a live generator or flow, as bgflow's builder makes them. Where there is a checkpoint only,
 :func:`import_checkpoint` reads it:
@@ -18,6 +18,8 @@ A checkpoint has the weights, but not how the flow is put together; a small JSON
 ``couplings_in_density_direction``    list of ``{"block", "transform", "on"}``: fields or parts of fields
 ``activation``                        of the hidden layers; a coupling may have its own
 ``exponent``                          1, or 2 for bgflow's ``smoothness_type="type2"`` (optional; a coupling may have its own)
+``transformer``                       ``"smoothMixture"``, ``"rationalQuadraticSpline"`` or ``"cubicBSpline"``, the last that of
+                                      smhongok/Non-uniform-B-spline-Flow (optional; a coupling may have its own)
 ``bonds``, ``constraints``, ``data``  as in docs/model_format.md (optional)
 ====================================  ==============================================================================
 
@@ -47,10 +49,16 @@ ALPHA_OFFSETS = {1: 0.8656721, 2: 0.3052033}
 ACTIVATIONS = ("silu", "tanh", "sin", "gelu", "softplus")
 
 _REQUIRED = {"z_matrix", "temperature", "measure", "fields", "marginal_blocks", "couplings_in_density_direction", "activation"}
-_OPTIONAL = {"frame_atoms", "fixed_atoms", "whitening_block", "splits", "exponent", "bonds", "constraints", "data"}
+_OPTIONAL = {"frame_atoms", "fixed_atoms", "whitening_block", "splits", "transformer", "exponent", "bonds", "constraints", "data"}
 # The networks of a coupling in the order of the raw parameters [w | alpha | mu | ln sigma | m], and their outputs per component.
 _NETWORKS = (("_compute_weights", 1), ("_compute_components._conditional_ramp._compute_alpha", 1),
              ("_compute_components._param_net", 3))
+# Of splines, which have one network: the settings that their code does not change, numbers for each bin, and more for each interval.
+_SPLINES = {
+    "rationalQuadraticSpline": ({"minimumWidth": 1e-3, "minimumHeight": 1e-3, "minimumSlope": 1e-3, "slopeSharpness": 1.0}, 3, 1),
+    "cubicBSpline": ({"minimumWidth": 1e-6, "minimumIncrement": 1e-6}, 2, 6),
+}
+_TRANSFORMERS = ("smoothMixture", *_SPLINES)
 # Further than this many standard deviations a normal distribution has no mass in double precision; stands for infinite bounds.
 _FAR = 40.0
 
@@ -101,7 +109,7 @@ def convert_state_dict(state_dict, spec) -> tuple[dict, dict[str, np.ndarray]]:
         append(*_coupling(blocks, coupling, spec.torsions))
 
     architecture = {
-        "format": "openmm-flow", "version": 2 if spec.fixed_atoms else 1, "numParticles": spec.particles, "temperature": spec.temperature,
+        "format": "openmm-flow", "version": 2 if spec.fixed_atoms or {c.transformer for c in spec.couplings} != {"smoothMixture"} else 1, "numParticles": spec.particles, "temperature": spec.temperature,
         "measure": spec.measure, "bonds": spec.bonds, "constraints": spec.constraints, "data": spec.data, "layers": layers,
         "base": [{"distribution": "uniform", "coordinates": list(range(spec.num_coordinates))}],
     }
@@ -116,6 +124,7 @@ class _CouplingSpec(NamedTuple):
     conditioned_on: list[int]
     activation: str
     exponent: int
+    transformer: str
 
 
 class _Spec:
@@ -163,12 +172,15 @@ class _Spec:
         self.couplings = [
             _CouplingSpec(coupling["block"], coupling["transform"], self.coordinates(coupling["transform"]), coupling["on"],
                           self.coordinates(coupling["on"]), coupling.get("activation", document["activation"]).lower(),
-                          coupling.get("exponent", document.get("exponent", 1)))
+                          coupling.get("exponent", document.get("exponent", 1)),
+                          coupling.get("transformer", document.get("transformer", "smoothMixture")))
             for coupling in document["couplings_in_density_direction"]]
         for coupling in self.couplings:
             if coupling.activation not in ACTIVATIONS:
                 raise ValueError(f"{self.source}: activation {coupling.activation!r} is unknown; known are "
                                  + ", ".join(ACTIVATIONS))
+            if coupling.transformer not in _TRANSFORMERS:
+                raise ValueError(f"{self.source}: transformer {coupling.transformer!r} is unknown; known are {', '.join(_TRANSFORMERS)}")
             if not coupling.transformed:
                 raise ValueError(f"{self.source}: the coupling of block {coupling.block} transforms nothing")
             if coupling.exponent not in ALPHA_OFFSETS:
@@ -320,6 +332,42 @@ def _marginal(blocks, block, name, coordinates):
 def _coupling(blocks, coupling, torsions):
     """The layer and the tensors, by their name within the layer, of a coupling block."""
     block, transformed, conditioned_on = coupling.block, coupling.transformed, coupling.conditioned_on
+    features = len(conditioned_on) + sum(coordinate in torsions for coordinate in conditioned_on)
+    if coupling.transformer in _SPLINES:
+        transformer, weights, networks = _spline(blocks, coupling, features, sum(c not in torsions for c in transformed))
+    else:
+        transformer, weights, networks = _smooth_mixture(blocks, coupling, features)
+    layer = {"type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on, "transformer": transformer,
+             "conditioner": {"activation": coupling.activation, "networks": networks}}
+    return layer, weights
+
+
+def _spline(blocks, coupling, features, num_intervals):
+    """Transformer, tensors and hidden widths of the networks."""
+    block, count, name = coupling.block, len(coupling.transformed), "_params_net"
+    prefixes = {key[:key.index(name)] for key in blocks.keys(block) if name in key}
+    if len(prefixes) != 1:
+        raise ValueError(f"block {block} is no coupling with one {coupling.transformer}: expected keys with {name}, got "
+                         f"{', '.join(blocks.keys(block))}")
+    prefix, = prefixes
+    layers = _dense_layers(blocks, block, prefix + name)
+    _check_features(coupling, name, layers, features)
+    settings, per_bin, per_interval = _SPLINES[coupling.transformer]
+    outputs = len(layers[-1][1])
+    bins, left = divmod(outputs - per_interval * num_intervals, per_bin * count)
+    if left or bins < 1:
+        raise ValueError(f"block {block}: {name} has {outputs} outputs, which is no number of bins of a {coupling.transformer} for the {count} "
+                         f"coordinates of {coupling.what}, {num_intervals} of which are no torsions")
+    # In sampling direction F is evaluated by a cubic B-spline, and its inverse by a rational-quadratic one; the other way round with an
+    # InverseFlow around it.
+    directions = ("density", "sampling") if coupling.transformer == "rationalQuadraticSpline" else ("sampling", "density")
+    transformer = {"type": coupling.transformer, "closedForm": directions["_delegate." in prefix], "bins": bins, **settings}
+    return transformer, _named(0, layers), [[len(bias) for _, bias in layers[:-1]]]
+
+
+def _smooth_mixture(blocks, coupling, features):
+    """Transformer, tensors and hidden widths of the networks."""
+    block, transformed = coupling.block, coupling.transformed
     # An InverseFlow around the transformer, `_delegate`, makes its closed form that of the density direction.
     prefixes = {key[:key.index("_compute_")] for key in blocks.keys(block) if "_compute_" in key}
     if len(prefixes) != 1:
@@ -328,12 +376,10 @@ def _coupling(blocks, coupling, torsions):
     prefix, = prefixes
     closed_form = "density" if "_delegate." in prefix else "sampling"
 
-    features = len(conditioned_on) + sum(coordinate in torsions for coordinate in conditioned_on)
     weights, networks, components = {}, [], None
     for index, (name, multiple) in enumerate(_NETWORKS):
         layers = _dense_layers(blocks, block, prefix + name)
-        if layers[0][0].shape[1] != features:
-            raise ValueError(f"block {block}: {name} reads {layers[0][0].shape[1]} features, but {coupling.on} has {features}")
+        _check_features(coupling, name, layers, features)
         outputs = len(layers[-1][1])
         expected = multiple * len(transformed) * components if components else None
         if outputs % (multiple * len(transformed)) or expected not in (None, outputs):
@@ -342,9 +388,7 @@ def _coupling(blocks, coupling, torsions):
                              f"coordinates of {coupling.what}")
         components = outputs // (multiple * len(transformed))
         networks.append([len(bias) for _, bias in layers[:-1]])
-        for m, (weight, bias) in enumerate(layers):
-            weights[f"networks.{index}.{m}.weight"] = weight
-            weights[f"networks.{index}.{m}.bias"] = bias
+        weights |= _named(index, layers)
 
     def constant(name):
         array = blocks.array(block, prefix + "_compute_components." + name)
@@ -352,17 +396,22 @@ def _coupling(blocks, coupling, torsions):
             raise ValueError(f"block {block}: _compute_components.{name} has the shape {array.shape}, expected one number")
         return float(array.reshape(()))
 
-    layer = {
-        "type": "coupling", "transformed": transformed, "conditionedOn": conditioned_on,
-        "transformer": {
-            "type": "smoothMixture", "head": "published", "closedForm": closed_form, "components": components,
-            "exponent": coupling.exponent, "alphaOffset": ALPHA_OFFSETS[coupling.exponent],
-            "alphaRange": constant("_conditional_ramp._max_alpha"), "logSteepnessBound": constant("_log_sigma_bound"),
-            "minimumFloor": constant("_min_density_lower_bound"),
-        },
-        "conditioner": {"activation": coupling.activation, "networks": networks},
+    transformer = {
+        "type": "smoothMixture", "head": "published", "closedForm": closed_form, "components": components,
+        "exponent": coupling.exponent, "alphaOffset": ALPHA_OFFSETS[coupling.exponent],
+        "alphaRange": constant("_conditional_ramp._max_alpha"), "logSteepnessBound": constant("_log_sigma_bound"),
+        "minimumFloor": constant("_min_density_lower_bound"),
     }
-    return layer, weights
+    return transformer, weights, networks
+
+
+def _check_features(coupling, name, layers, features):
+    if layers[0][0].shape[1] != features:
+        raise ValueError(f"block {coupling.block}: {name} reads {layers[0][0].shape[1]} features, but {coupling.on} has {features}")
+
+
+def _named(network, layers) -> dict[str, np.ndarray]:
+    return {f"networks.{network}.{m}.{kind}": array for m, pair in enumerate(layers) for kind, array in zip(("weight", "bias"), pair)}
 
 
 def _dense_layers(blocks, block, prefix) -> list[tuple[np.ndarray, np.ndarray]]:
