@@ -30,9 +30,11 @@ class Target:
         return times[0][clock] / times[1][clock]
 
     def verdict(self, ratio: float) -> str:
-        """"met", or by which factor the ratio misses the bound."""
+        """"met", or by how much the ratio misses the bound."""
         missing = self.bound / ratio if self.at_least else ratio / self.bound
-        return "met" if missing <= 1 else f"short by a factor {missing:.2f}"
+        if missing <= 1:
+            return "met"
+        return f"short by a factor {missing:.2f}" if missing >= 1.05 else f"short by {100 * (missing - 1):.1f} %"
 
 
 CPU = "FlowForce CPU"
