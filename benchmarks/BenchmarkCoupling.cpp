@@ -71,7 +71,7 @@ void registerCouplings(const NamedModel& model) {
     const std::vector<PlacedCoupling> couplings = couplingsOf(model.model);
     for (bool transformersOnly : {true, false})
         for (Direction closedForm : {Direction::Density, Direction::Sampling})
-            for (int count : {1, Coupling<float>::blockSize()}) {
+            for (int count : {1, Coupling<float>::blockSize()/2, Coupling<float>::blockSize()}) {
                 const std::string name = std::string(transformersOnly ? "Mixture/" : "Coupling/")+
                         (closedForm == Direction::Density ? "closed/" : "root/")+model.name+"/"+std::to_string(count);
                 benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {

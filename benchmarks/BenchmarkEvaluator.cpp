@@ -25,7 +25,7 @@ void registerEvaluator(const NamedModel& model) {
     for (Precision precision : {Precision::Single, Precision::Double}) {
         const std::string name = (precision == Precision::Single ? "single/" : "double/")+model.name+"/";
         const int block = Evaluator(model.model, precision).getBlockSize();
-        for (int count : {1, block, 1024})
+        for (int count : {1, block/2, block, 1024})
             benchmark::RegisterBenchmark(("Evaluator/"+name+std::to_string(count)).c_str(),
                     [=, &model](benchmark::State& state) { evaluate(state, model, precision, count, true); });
         benchmark::RegisterBenchmark(("Energy/"+name+"1").c_str(),

@@ -444,9 +444,14 @@ struct Kernels {
             evaluateComponent(plan, circular, row(k, 1), plan.published ? centre : row(k, 2), steepness, row(k, 4),
                     V(static_cast<Real>((k+0.5)/K)), c);
         }
+        // A loop of its own: operations of a component wait for each other, and a processor sees only so many ahead.
+        for (int k = 0; k < K; k++) {
+            Component& c = components[k];
+            c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
+        }
     }
 
-    /** All but the weight of a component from its raw parameters; `centre` is the centre itself if the head is the published one. */
+    /** All but the weight and the ends of a component from its raw parameters; `centre` is the centre itself if the head is the published one. */
     static void evaluateComponent(const Plan& plan, bool circular, V alpha, V centre, V steepness, V floor, V prior, Component& c) {
         const V bound(plan.logSteepnessBound), floor0(plan.minimumFloor);
         const typename F::HeadParameter a = F::headLogistic(alpha, V(plan.alphaOffset), V(plan.alphaRange));
@@ -473,7 +478,6 @@ struct Kernels {
         c.dSigma = sigma.d1;
         c.floor = m.value;
         c.dFloor = m.d1;
-        c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
     }
 
     static typename F::MixtureComponent evaluateMixture(const Plan& plan, bool circular, V x, const Component* components) {
@@ -676,6 +680,7 @@ struct Kernels {
             c.weight = load(weights+f);
             evaluateComponent(plan, circular, load(alphas+f), load(centresOrRaw+f), load(steepnesses+f), load(floors+f),
                     load(plan.priors+f), c);
+            c.ends = F::mixtureComponentEnds(c.mu, c.sigma, c.alpha, plan.exponent, circular);
             evaluateAt(plan, circular, load(x+f), withGradient, c, valueJacobian+f, slopeJacobian+f, stride);
             store(valueJacobian+f, c.weight*c.value.value);
             store(slopeJacobian+f, c.weight*c.value.d1);
