@@ -8,6 +8,7 @@ from openmm import unit
 import mixed_flow
 from openmmflow import (FlowForce, FlowModel, analysis, check, check_report, inner_support, model_file, replaceMolecule, run_report,
                         sample_report, sampling, simulate, stationarity)
+from openmmflow.benchmark import accuracy
 from openmmflow.command_line import main
 from openmmflow.stored_run import Settings
 from random_flow import MASS
@@ -184,3 +185,11 @@ def test_replace_molecule(model):
     context.setPositions(x)
     energy = context.getState(energy=True).getPotentialEnergy() / (unit.MOLAR_GAS_CONSTANT_R * model.temperature * unit.kelvin)
     assert energy == pytest.approx(-model.log_prob(x), abs=1e-9)
+
+
+def test_benchmarks_say_that_they_are_of_internal_coordinates(model):
+    torch_flow = pytest.importorskip("openmmflow.benchmark.torch_flow", reason="PyTorch is not installed")
+    with pytest.raises(ValueError, match="has no mixedCoordinates"):
+        torch_flow.TorchFlow(*mixed_flow.mixed_flow())
+    with pytest.raises(ValueError, match="openmmflow check"):
+        accuracy.near_edges(model, model.sample(2)[0])

@@ -62,6 +62,9 @@ def near_edges(model: FlowModel, frames, *, seed: int = 1, reach: float = 0.02) 
     It comes to lie within a fraction ``reach`` of the width of the support from the edge, on either side; all other internal
     coordinates stay what they are.
     """
+    if "block" in model.architecture["layers"][0]:
+        raise ValueError("frames are moved to the edges of bonds and angles of a Z-matrix of all particles, and this model has mixed coordinates; "
+                         "`openmmflow check` compares its platforms")
     z_matrix = model.architecture["layers"][0]["zMatrix"]
     lower, upper = _edges(model)
     bounded = np.flatnonzero(np.isfinite(lower))

@@ -28,6 +28,10 @@ class TorchFlow(torch.nn.Module):
         super().__init__()
         tensors = {name: torch.tensor(np.asarray(values), dtype=torch.float32) for name, values in tensors.items()}
         first, *layers = architecture["layers"]
+        kinds = {layer["type"] for layer in layers} | {layer["transformer"]["type"] for layer in layers if "transformer" in layer}
+        unknown = kinds - {"marginal", "coupling", "smoothMixture"} | {first["type"]} - {"internalCoordinates"}
+        if unknown:
+            raise ValueError(f"this flow in PyTorch, which FlowForce is compared with, has no {', '.join(sorted(unknown))}")
         circular = np.arange(3 * architecture["numParticles"] - 6) >= 2 * architecture["numParticles"] - 3
         self.internal_coordinates = InternalCoordinates(first["zMatrix"], architecture["measure"])
         self.layers = torch.nn.ModuleList()
