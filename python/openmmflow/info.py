@@ -2,7 +2,7 @@
 """What is installed, where FlowForce runs, and what a model file holds: ``openmmflow info``."""
 from __future__ import annotations
 
-import json
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def describe_model(path) -> str:
     shown = ("forceField", "environment", "method", "temperature", "constraints")
     rows += [(key, _text(value)) for key, value in data.items() if key not in shown]
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    lines = [_entry(name, value, width) for name, value in rows]
     return "\n".join([*lines, "", model_summary.layer_table(*model_file.unpack(model.to_bytes()))])
 
 
@@ -92,7 +92,16 @@ def _text(value) -> str:
         return "not recorded"
     if isinstance(value, list):
         return ", ".join(map(_text, value))
-    return json.dumps(value) if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, dict):
+        # What an entry holds in turn would hide the rest; the file has it.
+        return ", ".join(f"{key} {'{...}' if isinstance(entry, dict) else _text(entry)}" for key, entry in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _entry(name: str, value: object, width: int) -> str:
+    """Name and value, broken into lines."""
+    return textwrap.fill(str(value), 120, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2), break_long_words=False,
+                         break_on_hyphens=False)
 
 
 def _constraints(constraints) -> str:

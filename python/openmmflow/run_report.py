@@ -17,6 +17,8 @@ SAMPLES = 2000
 """Of the flow, next to the frames of the run."""
 MOST_FRAMES = 5000
 """Drawn of a run with more."""
+_UNITS = {"step_size": "step size, fs", "temperature": "temperature, K", "friction": "friction, 1/ps", "report_interval": "report interval, steps",
+          "trajectory_interval": "trajectory interval, steps", "equilibrationSteps": "equilibration, steps"}
 
 
 def write(run: StoredRun) -> Path:
@@ -25,9 +27,10 @@ def write(run: StoredRun) -> Path:
     Returns the path. What the run is too short for is left out.
     """
     page = HtmlPage(f"{run.directory.name}: {run.step:,} steps, {run.settings.ensemble.upper()}")
-    page.table(_flattened(json.loads((run.directory / SETTINGS).read_text())))
+    page.table([(_UNITS.get(name, name), "" if value is None else value) for name, value in _flattened(json.loads((run.directory / SETTINGS).read_text()))])
     if run.step >= run.settings.report_interval:
         energies = run.energies()
+        page.heading("Means")
         page.table(_figures(run, energies), header=("", "mean", "standard deviation"))
         page.figure("Energies", plots.energies({run.settings.ensemble.upper(): energies}))
         if run.settings.ensemble == "nve" and len(energies.step) >= 3:

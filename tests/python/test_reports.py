@@ -35,7 +35,7 @@ def test_run(tmp_path):
     path, energies = pages[0]
     text = path.read_text()
     titles = check(text)
-    assert path == tmp_path / "run" / "report.html" and len(titles) == 8
+    assert path == tmp_path / "run" / "report.html" and len(titles) == 9
     for word in ("Energies", "Energy conservation", "What the flow thinks of the frames", "Backbone torsions", "The model"):
         assert word in titles
     assert f"<td>{energies.potential.mean():.3f}</td>" in text and "<td>nve</td>" in text and "<svg" in text
