@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Analytic bijections, step after step, with both directions in closed form: docs/theory.md.
 // Interval: asinh(A sinh(u-l)+o)+l of u = ln(x/(1-x)), written without logarithms. Gerdes, Cheng, Analytic bijections for smooth and
-// interpretable normalizing flows, arXiv:2601.10774. Circle: step k is a Moebius transformation of the (k+1)-fold covering, and a rotation.
+// interpretable normalizing flows, arXiv:2601.10774. Circle: step k is a Moebius transformation of the (k+1)-fold covering; after all of them
+// comes one rotation. Rotations between steps would do no more than turn the omegas that follow.
 // Formula text: see Formulas.h for what is allowed here.
 //
 // Parameters: on an interval K centres l, K stretches ln A and K displacements d, o = sinh d; on a circle K real and K imaginary parts of
-// omega, |omega| < 1, and K rotations.
+// omega, |omega| < 1, and the rotation.
 
 FORMULA void analyticHead(Parameters p, int steps, bool circular, real logScaleBound, real radiusBound) {
     for (int k = 0; k < steps; k++) {
@@ -88,7 +89,7 @@ FORMULA TransformerValue analytic(real x, Parameters p, int steps, bool circular
         if (circular) {
             real fold = (real) (k+1);
             MoebiusMap m = moebiusMap(fold*v.value, PARAMETER(p, k), PARAMETER(p, steps+k));
-            v.value = v.value+m.turn/fold+PARAMETER(p, 2*steps+k);
+            v.value = v.value+m.turn/fold;
             v.d2 = m.d1*v.d2+fold*m.d2*v.d1*v.d1;
             v.d1 = m.d1*v.d1;
         }
@@ -101,16 +102,20 @@ FORMULA TransformerValue analytic(real x, Parameters p, int steps, bool circular
             v.d1 = s.d1*v.d1;
         }
     }
+    if (circular)
+        v.value = v.value+PARAMETER(p, 2*steps);
     return v;
 }
 
 FORMULA real analyticInverse(real y, Parameters p, int steps, bool circular) {
     real x = y;
     real rest = (real) 1-y;
+    if (circular)
+        x = x-PARAMETER(p, 2*steps);
     for (int k = steps-1; k >= 0; k--) {
         if (circular) {
             real fold = (real) (k+1);
-            x = moebiusMapInverse(fold*(x-PARAMETER(p, 2*steps+k)), PARAMETER(p, k), PARAMETER(p, steps+k))/fold;
+            x = moebiusMapInverse(fold*x, PARAMETER(p, k), PARAMETER(p, steps+k))/fold;
         }
         else {
             real inverseScale = EXP(-PARAMETER(p, steps+k));
@@ -133,14 +138,14 @@ FORMULA void analyticGradient(real x, real vF, real vD, Parameters p, Parameters
     for (int k = 0; k < steps; k++) {
         PARAMETER(gradient, k) = value;
         PARAMETER(gradient, steps+k) = d1;
-        PARAMETER(gradient, 2*steps+k) = rest;
         if (circular) {
             real fold = (real) (k+1);
             MoebiusMap m = moebiusMap(fold*value, PARAMETER(p, k), PARAMETER(p, steps+k));
-            value = value+m.turn/fold+PARAMETER(p, 2*steps+k);
+            value = value+m.turn/fold;
             d1 = m.d1*d1;
         }
         else {
+            PARAMETER(gradient, 2*steps+k) = rest;
             AnalyticStep s = analyticStep(value, rest, EXP(PARAMETER(p, k)), EXP(PARAMETER(p, steps+k)),
                     analyticOffset(PARAMETER(p, 2*steps+k)));
             value = s.x;
@@ -148,6 +153,8 @@ FORMULA void analyticGradient(real x, real vF, real vD, Parameters p, Parameters
             d1 = s.d1*d1;
         }
     }
+    if (circular)
+        PARAMETER(gradient, 2*steps) = vF;
     real vValue = vF;       // with respect to the value after a step, and to the slope of all up to it
     real vSlope = vD;
     for (int k = steps-1; k >= 0; k--) {
@@ -155,7 +162,6 @@ FORMULA void analyticGradient(real x, real vF, real vD, Parameters p, Parameters
         if (circular) {
             real fold = (real) (k+1);
             MoebiusMap m = moebiusMap(fold*PARAMETER(gradient, k), PARAMETER(p, k), PARAMETER(p, steps+k));
-            PARAMETER(gradient, 2*steps+k) = vValue;
             headDiscGradient(p, gradient, k, steps+k, radiusBound, vValue*m.turnRe/fold+vSlope*before*m.d1Re,
                     vValue*m.turnIm/fold+vSlope*before*m.d1Im);
             vValue = vValue*m.d1+vSlope*before*fold*m.d2;

@@ -92,7 +92,8 @@ const vector<TransformerDescriptor>& OpenMMFlow::transformerDescriptors() {
         {"moebius", TRANSFORMER_MOEBIUS, Smoothness::Infinite, {Domain::Circle}, "components", 1, MAX_SIZE,
             {{"radiusBound", 0, one, false}}, {{1, 0, false}, {1, 0, false}, {1, 0, false}}, moebiusRange},
         {"analytic", TRANSFORMER_ANALYTIC, Smoothness::Infinite, compact, "steps", 1, MAX_STEPS,
-            {{"logScaleBound", 0, five, true}, {"radiusBound", 0, one, false}}, {{1, 0, false}, {1, 0, false}, {1, 0, false}},
+            {{"logScaleBound", 0, five, true}, {"radiusBound", 0, one, false}},
+            {{1, 0, false}, {1, 0, false}, {0, 1, false}, {1, -1, true}},
             analyticRange},
     };
     return descriptors;

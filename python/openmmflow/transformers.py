@@ -17,6 +17,8 @@ SETTINGS = {"rationalQuadraticSpline": ("minimumWidth", "minimumHeight", "minimu
             "analytic": ("logScaleBound", "radiusBound")}
 """The other numbers of each type, in the order of its descriptor."""
 OF_INTERVALS = ("smoothMixture", "rationalQuadraticSpline", "cubicBSpline", "analytic")
+OF_BONDS = (*OF_INTERVALS, "affine")
+"""What can transform bonds and angles: the affine one as normalized coordinates on the real line."""
 OF_CIRCLES = (*OF_INTERVALS, "moebius")
 
 
@@ -40,10 +42,10 @@ def describe(kind: str, size: int) -> dict:
     ``kind`` is a key of :data:`SETTINGS`; ``size`` counts bins, components or steps.
     """
     usual = {
-        # On a circle slopes of the analytic one's steps multiply, up to 4 each with this radius.
+        # On a circle slopes of the analytic one's steps multiply, up to 9 each with this radius.
         # Raw parameters of 0 are the slope 1: docs/model_format.md.
         "rationalQuadraticSpline": (1e-3, 1e-3, 1e-3, math.log(2) / (1 - 1e-3)), "cubicBSpline": (1e-3, 1e-3), "affine": (2.0,),
-        "moebius": (0.95,), "analytic": (2.0, 0.6)}[kind]
+        "moebius": (0.95,), "analytic": (2.0, 0.8)}[kind]
     transformer = {"type": kind, "closedForm": "density"}
     if SIZE_NAMES[kind]:
         transformer[SIZE_NAMES[kind]] = size
@@ -58,7 +60,8 @@ def blocks(transformer: dict) -> list[Block]:
     size, _ = size_and_settings(transformer)
     one = Block(1, of_intervals=True)
     return {"rationalQuadraticSpline": [Block(size)] * 3 + [one], "cubicBSpline": [Block(size), one, one, Block(size), one, one, one, one],
-            "affine": [Block(1)] * 2, "moebius": [Block(size)] * 3, "analytic": [Block(size)] * 3}[kind]
+            "affine": [Block(1)] * 2, "moebius": [Block(size)] * 3,
+            "analytic": [Block(size), Block(size), Block(1), Block(size - 1, of_intervals=True)]}[kind]
 
 
 def num_raw_parameters(transformer: dict, intervals: int, circles: int) -> int:
@@ -153,7 +156,7 @@ def _fit_analytic(samples, transformer):
     """The first step is a Moebius transformation: the cumulative distribution of a wrapped Cauchy distribution with the mean of the samples."""
     centres = np.zeros(transformer["steps"], dtype=complex)
     centres[0] = np.exp(2j * np.pi * samples).mean()
-    return [*_disc_raw(centres, transformer["radiusBound"]), np.zeros(transformer["steps"])]
+    return [*_disc_raw(centres, transformer["radiusBound"]), np.zeros(1)]
 
 
 def _widest_gap(samples) -> float:

@@ -18,7 +18,8 @@ TRANSFORMERS = {
                      {"minimumWidth": None, "minimumIncrement": None}),
     "affine": (("real",), None, [(0, 1, False)] * 2, {"logScaleBound": (0.1, 3)}),
     "moebius": (("circle",), "components", [(1, 0, False)] * 3, {"radiusBound": (0.1, 0.8)}),
-    "analytic": (("interval", "circle"), "steps", [(1, 0, False)] * 3, {"logScaleBound": (0.3, 2), "radiusBound": (0.1, 0.6)}),
+    "analytic": (("interval", "circle"), "steps", [(1, 0, False)] * 2 + [(0, 1, False), (1, -1, True)],
+                 {"logScaleBound": (0.3, 2), "radiusBound": (0.1, 0.6)}),
 }
 SMALLEST_ALPHA = {1: 0.8656721, 2: 0.3052033}
 

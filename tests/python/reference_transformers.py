@@ -150,19 +150,21 @@ class Analytic(Transformer):
         super().__init__(settings, raw, circular)
         steps = self.steps = settings["steps"]
         bounded = lambda r: settings["logScaleBound"] * (r / settings["logScaleBound"]).tanh()
-        a, b, c = (self.block(steps) for _ in range(3))
+        a, b, first = self.block(steps), self.block(steps), self.block(1)
+        # Circles have no more of them; their branch on the interval must have finite derivatives.
+        c = torch.cat([first, self.block(steps - 1, of_intervals=True).nan_to_num()], -1)
         self.centre = ((torch.arange(steps, dtype=raw.dtype) + 0.5) / steps).logit() + bounded(a)
         self.scale, self.offset = bounded(b).exp(), bounded(c).sinh()
-        self.disc, self.turn = _disc(a, b, settings["radiusBound"]), c
+        self.disc, self.turn = _disc(a, b, settings["radiusBound"]), first[..., 0]
 
     def value(self, x):
         on_circle, on_interval = x, x
         for k in range(self.steps):
-            on_circle = on_circle + _moebius((k + 1) * on_circle, self.disc[..., k]) / (k + 1) + self.turn[..., k]
+            on_circle = on_circle + _moebius((k + 1) * on_circle, self.disc[..., k]) / (k + 1)
             # The ends stay where they are; logarithms of them do not.
             u = on_interval.clamp(1e-15, 1 - 1e-15).logit() - self.centre[..., k]
             on_interval = (self.centre[..., k] + (self.scale[..., k] * u.sinh() + self.offset[..., k]).asinh()).sigmoid()
-        return torch.where(self.circular, on_circle, on_interval)
+        return torch.where(self.circular, on_circle + self.turn, on_interval)
 
 
 TRANSFORMERS = {"rationalQuadraticSpline": RationalQuadraticSpline, "cubicBSpline": CubicBSpline, "affine": Affine,
