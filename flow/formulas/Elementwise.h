@@ -22,9 +22,10 @@ FORMULA MarginalValue logisticMap(real x) {
     real e = EXP(-magnitude);
     real inverse = (real) 1/((real) 1+e);
     MarginalValue m;
-    m.value = SELECT(x > (real) 0, inverse, e*inverse);
+    // At 0 the branch must be that of FABS, or dual numbers get the wrong sign there.
+    m.value = SELECT(x < (real) 0, e*inverse, inverse);
     m.logDensity = (real) 2*LOG(inverse)-magnitude;
-    m.dLogDensity = SELECT(x > (real) 0, (e-(real) 1)*inverse, ((real) 1-e)*inverse);
+    m.dLogDensity = SELECT(x < (real) 0, ((real) 1-e)*inverse, (e-(real) 1)*inverse);
     return m;
 }
 

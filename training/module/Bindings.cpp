@@ -77,8 +77,13 @@ void checkModel(const at::Tensor& contents) {
 TORCH_LIBRARY(openmmflow, library) {
     library.def("internal_coordinates(Tensor positions, int[] z_matrix, bool frame) -> (Tensor coordinates, Tensor log_det)",
             &internalCoordinates);
+    library.def("mixed_coordinates(Tensor positions, int[] block, int[] z_matrix, Tensor reference, Tensor whitening, bool frame) "
+            "-> (Tensor coordinates, Tensor log_det)", &mixedCoordinates);
+    library.def("block_whitening(Tensor reference, Tensor whitening, bool frame) "
+            "-> (Tensor reference, Tensor unwhitening, Tensor log_det)", &blockWhitening);
     library.def("marginal(Tensor x, str distribution, Tensor? lower, Tensor? upper, Tensor? mean, Tensor? std) "
             "-> (Tensor y, Tensor log_density)", &marginal);
+    library.def("elementwise(Tensor x, str type, Tensor? shift, Tensor? scale) -> (Tensor y, Tensor log_density)", &elementwise);
     library.def("smooth_mixture(Tensor x, Tensor raw, int[] circular, bool inverse, bool published, int exponent, "
             "float alpha_offset, float alpha_range, float log_steepness_bound, float minimum_floor) "
             "-> (Tensor y, Tensor log_density)", &smoothMixture);

@@ -32,10 +32,11 @@ struct TypeRecord : Record {
 
 } // namespace
 
-PlacementStage::PlacementStage(OperatorPointer op) : op(std::move(op)) {
+PlacementStage::PlacementStage(OperatorFactory factory) : factory(std::move(factory)) {
 }
 
-RecordPointer PlacementStage::value(State& state, const TensorList&) const {
+RecordPointer PlacementStage::value(State& state, const TensorList& tensors) const {
+    const OperatorPointer op = factory(tensors);
     const Pair inputs = {state.y.contiguous(), Tensor()};
     const Pair outputs = op->value(inputs);
     state.y = outputs.first;
@@ -44,30 +45,32 @@ RecordPointer PlacementStage::value(State& state, const TensorList&) const {
 }
 
 RecordPointer PlacementStage::gradient(Variation& cotangent, const Point& point, TensorList*) const {
+    const OperatorRecord& values = of(point.values);
     const Pair cotangents = {cotangent.y.contiguous(), cotangent.logProb};
-    cotangent.y = op->gradient(of(point.values).tensors, cotangents).first;
-    return keep(op, cotangents);
+    cotangent.y = values.op->gradient(values.tensors, cotangents).first;
+    return keep(values.op, cotangents);
 }
 
 RecordPointer PlacementStage::tangent(Variation& tangent, const Point& point, const Direction& direction) const {
-    const auto second = op->secondOrder(of(point.values).tensors, of(direction.cotangents).tensors, {tangent.y.contiguous(), Tensor()});
+    const OperatorRecord& values = of(point.values);
+    const auto second = values.op->secondOrder(values.tensors, of(direction.cotangents).tensors, {tangent.y.contiguous(), Tensor()});
     tangent = {second.outputTangents.first, second.outputTangents.second};
-    return keep(op, second.gradientTangents);
+    return keep(values.op, second.gradientTangents);
 }
 
 void PlacementStage::gradientTangent(Variation& cotangentTangent, const Point& point, const Direction&, const Record& curvature,
         TensorList*) const {
-    cotangentTangent.y = op->gradient(of(point.values).tensors, {cotangentTangent.y.contiguous(), cotangentTangent.logProb}).first;
+    const OperatorRecord& values = of(point.values);
+    cotangentTangent.y = values.op->gradient(values.tensors, {cotangentTangent.y.contiguous(), cotangentTangent.logProb}).first;
     cotangentTangent.y.add_(of(curvature).tensors.first);
 }
 
-ElementwiseStage::ElementwiseStage(Factory factory, Tensor coordinates, Output output, bool bounded) :
+ElementwiseStage::ElementwiseStage(OperatorFactory factory, Tensor coordinates, Output output, bool bounded) :
         factory(std::move(factory)), coordinates(std::move(coordinates)), replaces(output == Output::ValueAndLogSlope), bounded(bounded) {
 }
 
 Tensor ElementwiseStage::gather(const Tensor& y) const {
-    const Tensor x = y.index_select(0, coordinates);
-    return replaces ? x : x.to(at::kDouble);
+    return y.index_select(0, coordinates).to(at::kDouble);
 }
 
 RecordPointer ElementwiseStage::value(State& state, const TensorList& tensors) const {
@@ -75,7 +78,7 @@ RecordPointer ElementwiseStage::value(State& state, const TensorList& tensors) c
     const Pair inputs = {gather(state.y), Tensor()};
     const Pair outputs = op->value(inputs);
     if (replaces)
-        state.y.index_copy_(0, coordinates, outputs.first);
+        state.y.index_copy_(0, coordinates, outputs.first.to(state.y.scalar_type()));
     state.logProb.add_(outputs.second.sum(0));
     if (bounded) {
         const Tensor inside = outputs.first.ge(0).logical_and_(outputs.first.le(1)).all(0);
@@ -85,15 +88,15 @@ RecordPointer ElementwiseStage::value(State& state, const TensorList& tensors) c
 }
 
 Pair ElementwiseStage::cotangents(const Variation& cotangent, const Tensor& x) const {
-    return {replaces ? gather(cotangent.y) : at::zeros_like(x),
-            cotangent.logProb.to(x.scalar_type()).expand_as(x).contiguous()};
+    return {replaces ? gather(cotangent.y) : at::zeros_like(x), cotangent.logProb.expand_as(x).contiguous()};
 }
 
 void ElementwiseStage::backward(Variation& cotangent, const Tensor& vX) const {
+    const Tensor v = vX.to(cotangent.y.scalar_type());
     if (replaces)
-        cotangent.y.index_copy_(0, coordinates, vX);
+        cotangent.y.index_copy_(0, coordinates, v);
     else
-        cotangent.y.index_add_(0, coordinates, vX.to(cotangent.y.scalar_type()));
+        cotangent.y.index_add_(0, coordinates, v);
 }
 
 RecordPointer ElementwiseStage::gradient(Variation& cotangent, const Point& point, TensorList*) const {
@@ -108,7 +111,7 @@ RecordPointer ElementwiseStage::tangent(Variation& tangent, const Point& point, 
     const auto second = values.op->secondOrder(values.tensors, of(direction.cotangents).tensors,
             {gather(tangent.y), Tensor()});
     if (replaces)
-        tangent.y.index_copy_(0, coordinates, second.outputTangents.first);
+        tangent.y.index_copy_(0, coordinates, second.outputTangents.first.to(tangent.y.scalar_type()));
     tangent.logProb.add_(second.outputTangents.second.sum(0));
     return keep(values.op, second.gradientTangents);
 }
@@ -118,6 +121,28 @@ void ElementwiseStage::gradientTangent(Variation& cotangentTangent, const Point&
     const OperatorRecord& values = of(point.values);
     const Tensor vX = values.op->gradient(values.tensors, cotangents(cotangentTangent, values.tensors.first)).first;
     backward(cotangentTangent, vX.add_(of(curvature).tensors.first));
+}
+
+PermutationStage::PermutationStage(Tensor order) : order(order), inverse(order.argsort()) {
+}
+
+RecordPointer PermutationStage::value(State& state, const TensorList&) const {
+    state.y = state.y.index_select(0, order);
+    return std::make_shared<Record>();
+}
+
+RecordPointer PermutationStage::gradient(Variation& cotangent, const Point&, TensorList*) const {
+    cotangent.y = cotangent.y.index_select(0, inverse);
+    return std::make_shared<Record>();
+}
+
+RecordPointer PermutationStage::tangent(Variation& tangent, const Point&, const Direction&) const {
+    tangent.y = tangent.y.index_select(0, order);
+    return std::make_shared<Record>();
+}
+
+void PermutationStage::gradientTangent(Variation& cotangentTangent, const Point&, const Direction&, const Record&, TensorList*) const {
+    cotangentTangent.y = cotangentTangent.y.index_select(0, inverse);
 }
 
 TypeStage::TypeStage(std::size_t tensor) : tensor(tensor) {

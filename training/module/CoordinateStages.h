@@ -11,10 +11,13 @@ namespace OpenMMFlow {
 
 using OperatorPointer = c10::intrusive_ptr<DifferentiableOperator>;
 
+/** Makes an operator from the flow's tensors, which are constants to it. */
+using OperatorFactory = std::function<OperatorPointer(const TensorList&)>;
+
 /** The first stage: positions to coordinates by an operator with outputs (rows, N) and ln|det J| (N). */
 class PlacementStage : public Stage {
 public:
-    explicit PlacementStage(OperatorPointer op);
+    explicit PlacementStage(OperatorFactory factory);
     RecordPointer value(State& state, const TensorList& tensors) const override;
     RecordPointer gradient(Variation& cotangent, const Point& point, TensorList* gradients) const override;
     RecordPointer tangent(Variation& tangent, const Point& point, const Direction& direction) const override;
@@ -22,22 +25,23 @@ public:
             TensorList* gradients) const override;
 
 private:
-    OperatorPointer op;
+    OperatorFactory factory;
 };
 
-/** An operator on some coordinates, each by itself, whose outputs are new values and ln of their derivatives, (D, N) each. */
+/**
+ * An operator on some coordinates, each by itself, whose outputs are new values and ln of their derivatives, (D, N) each. It is evaluated
+ * in double, whatever the type of the coordinates.
+ */
 class ElementwiseStage : public Stage {
 public:
     enum class Output { ValueAndLogSlope, LogSlopeAlone };
-    /** Makes the operator from the flow's tensors, which are constants to it. */
-    using Factory = std::function<OperatorPointer(const TensorList&)>;
 
     /**
      * @param coordinates  (D), their indices
-     * @param output       LogSlopeAlone leaves the coordinates as they are: a base density, always in double
+     * @param output       LogSlopeAlone leaves the coordinates as they are: a base density
      * @param bounded      values outside of [0,1] are outside of the support
      */
-    ElementwiseStage(Factory factory, at::Tensor coordinates, Output output, bool bounded);
+    ElementwiseStage(OperatorFactory factory, at::Tensor coordinates, Output output, bool bounded);
     RecordPointer value(State& state, const TensorList& tensors) const override;
     RecordPointer gradient(Variation& cotangent, const Point& point, TensorList* gradients) const override;
     RecordPointer tangent(Variation& tangent, const Point& point, const Direction& direction) const override;
@@ -49,9 +53,23 @@ private:
     DifferentiableOperator::Pair cotangents(const Variation& cotangent, const at::Tensor& x) const;
     void backward(Variation& cotangent, const at::Tensor& vX) const;
 
-    Factory factory;
+    OperatorFactory factory;
     at::Tensor coordinates;
     bool replaces, bounded;
+};
+
+/** Coordinates in another order: coordinate i is order[i] of before. */
+class PermutationStage : public Stage {
+public:
+    explicit PermutationStage(at::Tensor order);
+    RecordPointer value(State& state, const TensorList& tensors) const override;
+    RecordPointer gradient(Variation& cotangent, const Point& point, TensorList* gradients) const override;
+    RecordPointer tangent(Variation& tangent, const Point& point, const Direction& direction) const override;
+    void gradientTangent(Variation& cotangentTangent, const Point& point, const Direction& direction, const Record& curvature,
+            TensorList* gradients) const override;
+
+private:
+    at::Tensor order, inverse;
 };
 
 /** Coordinates in another floating-point type. */

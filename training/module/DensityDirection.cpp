@@ -2,7 +2,6 @@
 #include "module/DensityDirection.h"
 
 #include "model/ArchitectureTensors.h"
-#include "model/FlowModelError.h"
 #include "module/CoordinateStages.h"
 #include "module/CouplingStage.h"
 #include "operators/Operators.h"
@@ -10,6 +9,7 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -24,11 +24,31 @@ at::Tensor indexTensor(const std::vector<Index>& indices) {
     return at::tensor(std::vector<int64_t>(indices.begin(), indices.end()), at::kLong);
 }
 
+std::vector<int64_t> flat(const std::vector<std::array<int, 4>>& rows) {
+    std::vector<int64_t> result;
+    for (const auto& row : rows)
+        result.insert(result.end(), row.begin(), row.end());
+    return result;
+}
+
+std::optional<at::Tensor> optionalTensor(const TensorList& tensors, const std::optional<size_t>& index) {
+    return index ? std::optional<at::Tensor>(tensors[*index]) : std::nullopt;
+}
+
 std::string name(Distribution distribution) {
     switch (distribution) {
         case Distribution::Uniform: return "uniform";
         case Distribution::Normal: return "normal";
         default: return "truncatedNormal";
+    }
+}
+
+std::string name(ElementwiseMap map) {
+    switch (map) {
+        case ElementwiseMap::AffineNormalization: return "affineNormalization";
+        case ElementwiseMap::Logit: return "logit";
+        case ElementwiseMap::Logistic: return "logistic";
+        default: return "circularShift";
     }
 }
 
@@ -65,8 +85,12 @@ public:
                 anyCoupling = true;
                 add(*coupling, prefix, domains[l-1]);
             }
+            else if (auto* mixed = std::get_if<MixedCoordinatesLayer>(&layer))
+                add(*mixed, prefix);
+            else if (auto* elementwise = std::get_if<ElementwiseLayer>(&layer))
+                add(*elementwise, prefix);
             else
-                throw FlowModelError(prefix+" is of a type that FlowModule cannot train yet: mixed coordinates, or a layer without a network");
+                stages.push_back(std::make_unique<PermutationStage>(indexTensor(std::get<PermutationLayer>(layer).order)));
         }
         for (size_t e = 0; e < architecture.base.size(); e++)
             if (architecture.base[e].distribution != Distribution::Uniform)
@@ -79,16 +103,38 @@ private:
         return std::lower_bound(tensorNames.begin(), tensorNames.end(), tensorName)-tensorNames.begin();
     }
 
+    std::optional<size_t> optionalIndex(const std::string& tensorName, const OpenMMFlow::Tensor& tensor) const {
+        return tensor.shape.empty() ? std::nullopt : std::optional<size_t>(tensorIndex(tensorName));
+    }
+
     void add(const InternalCoordinatesLayer& layer) {
-        std::vector<int64_t> zMatrix;
-        for (const auto& row : layer.zMatrix)
-            zMatrix.insert(zMatrix.end(), row.begin(), row.end());
-        stages.push_back(std::make_unique<PlacementStage>(makeInternalCoordinates(zMatrix, architecture.measure == Measure::Frame)));
+        const OperatorPointer op = makeInternalCoordinates(flat(layer.zMatrix), architecture.measure == Measure::Frame);
+        stages.push_back(std::make_unique<PlacementStage>([op](const TensorList&) { return op; }));
+    }
+
+    void add(const MixedCoordinatesLayer& layer, const std::string& prefix) {
+        const std::vector<int64_t> block(layer.block.begin(), layer.block.end()), zMatrix = flat(layer.zMatrix);
+        const bool frame = (architecture.measure == Measure::Frame);
+        const size_t reference = tensorIndex(prefix+".reference"), whitening = tensorIndex(prefix+".whitening");
+        stages.push_back(std::make_unique<PlacementStage>([=](const TensorList& tensors) {
+            return makeMixedCoordinates(block, zMatrix, tensors[reference], tensors[whitening], frame);
+        }));
+    }
+
+    void add(const ElementwiseLayer& layer, const std::string& prefix) {
+        const int64_t size = layer.coordinates.size();
+        const std::string type = name(layer.map);
+        const auto shift = optionalIndex(prefix+".shift", layer.shift), scale = optionalIndex(prefix+".scale", layer.scale);
+        auto factory = [=](const TensorList& tensors) {
+            return makeElementwise(size, type, optionalTensor(tensors, shift), optionalTensor(tensors, scale));
+        };
+        stages.push_back(std::make_unique<ElementwiseStage>(factory, indexTensor(layer.coordinates),
+                ElementwiseStage::Output::ValueAndLogSlope, false));
     }
 
     void add(const CoordinateDistributions& distributions, const std::string& prefix, ElementwiseStage::Output output, bool bounded) {
         auto index = [&](const char* tensorName, const OpenMMFlow::Tensor& tensor) {
-            return tensor.shape.empty() ? std::nullopt : std::optional<size_t>(tensorIndex(prefix+tensorName));
+            return optionalIndex(prefix+tensorName, tensor);
         };
         const std::string type = name(distributions.distribution);
         const auto lower = index(".lower", distributions.lower), upper = index(".upper", distributions.upper);
@@ -97,7 +143,7 @@ private:
         const bool ofUnitInterval = output == ElementwiseStage::Output::LogSlopeAlone;
         auto factory = [=](const TensorList& tensors) {
             auto values = [&](const std::optional<size_t>& at) {
-                return at ? std::optional<at::Tensor>(tensors[*at]) : std::nullopt;
+                return optionalTensor(tensors, at);
             };
             // A base density's interval is [0,1]; only the truncated normal reads it.
             if (ofUnitInterval)

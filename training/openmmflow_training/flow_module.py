@@ -131,7 +131,7 @@ class FlowModule(nn.Module):
 
         The inverse of :meth:`to_latent` up to place and orientation, differentiable twice in latents and weights: a loss of the
         positions of random latents trains the flow by reparametrization. The first frame atom of the Z-matrix is at the origin,
-        the second on the positive x axis, the third in the xy plane.
+        the second on the positive x axis, the third in the xy plane; mixed coordinates stand where the reference of their block does.
         """
         return self._sampling_direction(latent, self._named_tensors())
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The C++ library: operators with exact first and second derivatives, and the density direction made of them.
 
-``internal_coordinates``, ``marginal``, ``smooth_mixture``, ``transformer`` and ``activation`` are documented in operators/Operators.h. Coordinates
-stand in rows and samples in the last dimension.
+``internal_coordinates``, ``mixed_coordinates``, ``block_whitening``, ``marginal``, ``elementwise``, ``smooth_mixture``, ``transformer`` and
+``activation`` are documented in operators/Operators.h. Coordinates stand in rows and samples in the last dimension.
 """
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if not _library.exists():
 torch.ops.load_library(str(_library))
 
 internal_coordinates = torch.ops.openmmflow.internal_coordinates
+mixed_coordinates = torch.ops.openmmflow.mixed_coordinates
+block_whitening = torch.ops.openmmflow.block_whitening
 marginal = torch.ops.openmmflow.marginal
+elementwise = torch.ops.openmmflow.elementwise
 smooth_mixture = torch.ops.openmmflow.smooth_mixture
 transformer = torch.ops.openmmflow.transformer
 activation = torch.ops.openmmflow.activation

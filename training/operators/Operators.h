@@ -27,6 +27,27 @@ std::tuple<at::Tensor, at::Tensor> internalCoordinates(const at::Tensor& positio
 c10::intrusive_ptr<DifferentiableOperator> makeInternalCoordinates(at::IntArrayRef zMatrix, bool frame);
 
 /**
+ * Mixed coordinates, docs/model_format.md.
+ *
+ * @param positions             (N, P, 3), nm, double
+ * @param block                 B particles
+ * @param zMatrix               P-B full rows of four, flat
+ * @param reference, whitening  (B, 3), nm, and (D, 3B), per nm; constants
+ * @param frame                 true for measure "frame", false for "cartesian"
+ * @return coordinates (3(P-B)+D, N) and ln|det d coordinates/d positions| (N), both double
+ */
+std::tuple<at::Tensor, at::Tensor> mixedCoordinates(const at::Tensor& positions, at::IntArrayRef block, at::IntArrayRef zMatrix,
+        const at::Tensor& reference, const at::Tensor& whitening, bool frame);
+c10::intrusive_ptr<DifferentiableOperator> makeMixedCoordinates(at::IntArrayRef block, at::IntArrayRef zMatrix, const at::Tensor& reference,
+        const at::Tensor& whitening, bool frame);
+/**
+ * What the way back needs: model/BlockWhitening.h.
+ *
+ * @return the reference (B, 3), centred if aligned, the inverse of the whitening (3B, D), and ln|det| of the block but for -ln det A if aligned
+ */
+std::tuple<at::Tensor, at::Tensor, at::Tensor> blockWhitening(const at::Tensor& reference, const at::Tensor& whitening, bool frame);
+
+/**
  * The cumulative distribution function of marginals and ln of the density.
  *
  * @param x             (D, N)
@@ -40,6 +61,21 @@ std::tuple<at::Tensor, at::Tensor> marginal(const at::Tensor& x, c10::string_vie
 /** @param size  D */
 c10::intrusive_ptr<DifferentiableOperator> makeMarginal(int64_t size, c10::string_view distribution, const std::optional<at::Tensor>& lower,
         const std::optional<at::Tensor>& upper, const std::optional<at::Tensor>& mean, const std::optional<at::Tensor>& std);
+
+/**
+ * A layer of single coordinates without a network, docs/model_format.md.
+ *
+ * @param x      (D, N)
+ * @param type   "affineNormalization", "logit", "logistic" or "circularShift"
+ * @param shift  (D), of affineNormalization and circularShift
+ * @param scale  (D), of affineNormalization
+ * @return values and ln of their derivatives, (D, N) each
+ */
+std::tuple<at::Tensor, at::Tensor> elementwise(const at::Tensor& x, c10::string_view type, const std::optional<at::Tensor>& shift,
+        const std::optional<at::Tensor>& scale);
+/** @param size  D */
+c10::intrusive_ptr<DifferentiableOperator> makeElementwise(int64_t size, c10::string_view type, const std::optional<at::Tensor>& shift,
+        const std::optional<at::Tensor>& scale);
 
 /**
  * The smooth mixture transformer with its head, in the direction of its closed form or as the inverse of that.

@@ -25,17 +25,10 @@ at::Tensor randomConformations(const FlowModel& model, int count, unsigned seed)
     return at::tensor(positions, at::kDouble).reshape({count, model.getNumParticles(), 3});
 }
 
-/** Models of the layers that FlowModule knows. */
-RandomModelOptions trainable() {
-    RandomModelOptions options;
-    options.mixedCoordinates = options.elementwise = false;
-    return options;
-}
-
 class RandomModel : public testing::TestWithParam<unsigned> {
 protected:
     RandomModel() {
-        RandomModelOptions options = trainable();
+        RandomModelOptions options;
         options.tensorType = TensorType::Float64;
         model = std::make_unique<FlowModel>(randomModel(options, GetParam()));
     }
@@ -73,7 +66,7 @@ TEST_P(RandomModel, GoesBackToTheSameModel) {
 INSTANTIATE_TEST_SUITE_P(FlowModule, RandomModel, testing::Range(0u, 30u));
 
 TEST(FlowModule, ParametersCarryTheNamesOfTheFile) {
-    RandomModelOptions options = trainable();
+    RandomModelOptions options;
     options.numCouplings = 1;
     options.numHiddenLayers = 1;
     const FlowModule module(randomModel(options, 1));
@@ -88,7 +81,7 @@ TEST(FlowModule, ParametersCarryTheNamesOfTheFile) {
 }
 
 TEST(FlowModule, ForceMatchingReachesEveryWeight) {
-    RandomModelOptions options = trainable();
+    RandomModelOptions options;
     options.numHiddenLayers = 1;
     const FlowModel model = randomModel(options, 2);
     FlowModule module(model);
@@ -101,7 +94,7 @@ TEST(FlowModule, ForceMatchingReachesEveryWeight) {
 }
 
 TEST(FlowModule, OutsideOfTheSupport) {
-    RandomModelOptions options = trainable();
+    RandomModelOptions options;
     options.marginal = Distribution::Uniform;
     const FlowModel model = randomModel(options, 3);
     const auto [logProb, gradient] = FlowModule(model).logProbAndGradient(randomConformations(model, 1, 3)*10);
