@@ -24,6 +24,7 @@ CONSTANT_ANGLE = 6e-3        # rad
 CONSTANT_BOND_REACH = 2e-4   # nm, from the mean to the edges of the support of a constrained bond, at least
 CONSTANT_ANGLE_REACH = 1e-3  # of angle/pi
 LEAST_FRAMES = 100
+SMALLEST_SPREAD = 1e-6  # nm, or of angle/pi: of what does not vary in the data
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class FlowOptions:
     ----------
     width, depth : of the hidden layers of every conditioner.
     activation : of the conditioners.
-    transformer : of bonds and angles: "smoothMixture", "rationalQuadraticSpline", "cubicBSpline" or "analytic".
-    circle_transformer : of torsions: one of these or "moebius"; None: the same as of bonds and angles.
+    transformer : of bonds and angles: "smoothMixture", "rationalQuadraticSpline", "cubicBSpline", "analytic" or "affine". With "affine" these
+        coordinates are normalized and stay on the real line, with normal base densities; with the others they are mapped to [0,1].
+    circle_transformer : of torsions: one of the first four or "moebius"; None: the same as of bonds and angles. An affine map is no
+        bijection of the circle, so "affine" needs another one here.
     components : of every smooth mixture; bins, components or steps of the other transformers.
     exponent : of its ramp, 1 or 2.
     alpha_range, minimum_floor : of its head, see docs/model_format.md.
@@ -66,7 +69,10 @@ class FlowOptions:
     def __post_init__(self):
         if min(self.width, self.components, self.bond_rounds, self.shape_rounds, self.torsion_rounds) < 1 or self.depth < 0:
             raise ValueError("width, components and rounds of a flow must be at least 1, depth at least 0")
-        for name, kind, known in (("transformer", self.transformer, transformers.OF_INTERVALS),
+        if self.transformer == "affine" and self.circle_transformer is None:
+            raise ValueError("an affine map is no bijection of the circle, on which torsions are: give a circle_transformer, one of "
+                             + ", ".join(transformers.OF_CIRCLES))
+        for name, kind, known in (("transformer", self.transformer, transformers.OF_BONDS),
                                   ("circle_transformer", self.torsion_transformer, transformers.OF_CIRCLES)):
             if kind not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {kind!r}")
@@ -150,8 +156,13 @@ def build(topology, positions, *, temperature: float, measure: str = "cartesian"
     tensors = {}
     num_bonds, num_angles = num_particles - 1, num_particles - 2
     bond_rows, angle_rows = list(range(num_bonds)), list(range(num_bonds, num_bonds + num_angles))
+    on_line = [r for r in bond_rows + angle_rows if r not in constant] if options.transformer == "affine" else []
+    if on_line:
+        layers.append({"type": "affineNormalization", "coordinates": on_line})
+        samples = coordinates[:, on_line]
+        tensors |= {"layers.1.shift": samples.mean(axis=0), "layers.1.scale": np.maximum(samples.std(axis=0), SMALLEST_SPREAD)}
     for rows, limits, reach in ((bond_rows, (SHORTEST_BOND, np.inf), CONSTANT_BOND_REACH), (angle_rows, ANGLE_RANGE, CONSTANT_ANGLE_REACH)):
-        for distribution, some in (("truncatedNormal", [r for r in rows if r not in constant]),
+        for distribution, some in (("truncatedNormal", [r for r in rows if r not in constant and r not in on_line]),
                                    ("uniform", [r for r in rows if r in constant])):
             if some:
                 layers.append({"type": "marginal", "distribution": distribution, "coordinates": some})
@@ -169,11 +180,15 @@ def build(topology, positions, *, temperature: float, measure: str = "cartesian"
         tensors.update(_initial_weights(f"layers.{index}", layer, first_torsion, biases, random))
         seen.update(transformed)
 
+    base = [{"distribution": "uniform", "coordinates": [c for c in range(3 * num_particles - 6) if c not in on_line]}]
+    if on_line:
+        base.append({"distribution": "normal", "coordinates": on_line})
+        tensors |= {"base.1.mean": np.zeros(len(on_line)), "base.1.std": np.ones(len(on_line))}
     architecture = {
         "format": "openmm-flow", "version": _version(layers), "numParticles": num_particles, "temperature": float(temperature),
         "measure": measure, "bonds": [list(bond) for bond in bonds],
         "constraints": [[int(i), int(j), float(d)] for i, j, d in constraints], "data": data or {}, "layers": layers,
-        "base": [{"distribution": "uniform", "coordinates": list(range(3 * num_particles - 6))}],
+        "base": base,
     }
     return architecture, tensors
 
@@ -399,7 +414,7 @@ def _distances(neighbours, start: int) -> list[float]:
 
 def _truncated_normal(samples, limits, rows) -> dict[str, np.ndarray]:
     """Mean, spread and edges of each column, all samples well inside the edges."""
-    mean, std = samples.mean(axis=0), np.maximum(samples.std(axis=0), 1e-6)
+    mean, std = samples.mean(axis=0), np.maximum(samples.std(axis=0), SMALLEST_SPREAD)
     lower = np.maximum(np.minimum(mean - SIGMAS * std, samples.min(axis=0) - 2 * std), limits[0])
     upper = np.minimum(np.maximum(mean + SIGMAS * std, samples.max(axis=0) + 2 * std), limits[1])
     for column, row in enumerate(rows):

@@ -146,7 +146,8 @@ def circular_distance(a, b):
 
 
 @pytest.mark.parametrize("bonds, torsions", [("rationalQuadraticSpline", None), ("cubicBSpline", None), ("analytic", None),
-                                             ("analytic", "moebius"), ("smoothMixture", "moebius")])
+                                             ("analytic", "moebius"), ("affine", "moebius"), ("affine", "analytic"),
+                                             ("smoothMixture", "moebius")])
 def test_builder(bonds, torsions):
     """The flow begins near the data: it is better than with torsions evenly spread, and C++ takes it."""
     random = np.random.default_rng(2)
@@ -172,6 +173,8 @@ def test_wrong_transformers():
         builder.FlowOptions(transformer="moebius")
     with pytest.raises(ValueError, match="circle_transformer must be one of"):
         builder.FlowOptions(circle_transformer="affine")
+    with pytest.raises(ValueError, match="no bijection of the circle, on which torsions are: give a circle_transformer"):
+        builder.FlowOptions(transformer="affine")
     x, raw = inputs("analytic", "interval")
     with pytest.raises(RuntimeError, match="Unknown transformer \"neural\"; known are rationalQuadraticSpline"):
         operators.transformer(x, raw, "neural", [0, 0], False, 3, [2.0, 0.9])
