@@ -13,8 +13,10 @@ a run is repeatable on a machine that does other things as well. Then, for each:
   - Kish's effective samples of samples of the flow that are reweighted to the force field;
   - microseconds a step of Langevin dynamics on the CPU platform, one thread.
 
-Each part is written when it is done, so that an interrupted command goes on when it is given again. Writes DIR/transformers.json, and with
---docs the table of transformers.md there, between its marks, and figures and plots in the folder transformers/.
+Each part is written when it is done, so that an interrupted command goes on when it is given again, and so that contestants (--only) and
+seeds (--seed) can be added later. Writes DIR/transformers.json, and with --docs the table of transformers.md there, between its marks, and
+figures and plots in the folder transformers/. The time of a step in dynamics wants a machine that does nothing else: `--retime` measures that
+again, and nothing else.
 """
 from __future__ import annotations
 
@@ -47,6 +49,7 @@ CONTESTANTS = {
     "RQ spline": builder.FlowOptions(transformer="rationalQuadraticSpline"),
     "cubic B-spline": builder.FlowOptions(transformer="cubicBSpline"),
     "analytic": builder.FlowOptions(transformer="analytic"),
+    "affine, Möbius": builder.FlowOptions(transformer="affine", circle_transformer="moebius"),
     "analytic, Möbius": builder.FlowOptions(transformer="analytic", circle_transformer="moebius"),
 }
 """By name: the shape of each flow, without its width."""
@@ -63,6 +66,8 @@ def main():
     parser.add_argument("data", nargs="+", type=Path, help="data sets of `openmmflow dataset`")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME", help="of: " + ", ".join(CONTESTANTS))
+    parser.add_argument("--seed", type=int, default=1, help="of initial weights and batches")
+    parser.add_argument("--retime", action="store_true", help="measure the time of a step of dynamics, again where it is known, and train nothing")
     parser.add_argument("--parameters", type=int, default=150_000)
     parser.add_argument("--seconds", type=float, default=300.0, help="of processor time that each is trained for")
     parser.add_argument("--batch", type=int, default=128)
@@ -76,20 +81,28 @@ def main():
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = Results(arguments.output / "transformers.json", {name: getattr(arguments, name) for name in (
         "parameters", "seconds", "batch", "starts", "picoseconds", "samples")})
-    frames = read_frames(arguments.data).held_out(HELD_OUT)
-    starts = starting_points(frames, arguments.starts)
-    results.part("all", "shapes", lambda: shapes(arguments))
-    results.part(FORCE_FIELD, "conservation", lambda: conservation(systems.force_field_system(), starts, arguments))
-    for name in arguments.only:
-        path = arguments.output / f"{name.replace(', ', '-').replace(' ', '-').replace('ö', 'oe')}.safetensors"
-        results.part(name, "training", lambda: training(name, path, results.values["all"]["shapes"][name], arguments))
-        results.part(name, "conservation", lambda: conservation(systems.flow_system(path), starts, arguments))
-        results.part(name, "samples", lambda: effective_samples(path, arguments.samples))
-        print(row(name, results.values), flush=True)
-    results.part("all", "speed", lambda: speed({name: results.values[name]["training"]["model"] for name in arguments.only}, arguments, starts))
+    starts = starting_points(read_frames(arguments.data).held_out(HELD_OUT), arguments.starts)
+    if not arguments.retime:
+        compare(results, starts, arguments)
+    results.part("all", "speed", lambda: speed({name: r["training"]["model"] for name, r in results.values.items() if "training" in r},
+                                               arguments, starts), again=True)
     print("\n".join(table(results.values)))
     if arguments.docs:
         write_page(arguments.docs, results.values, results.settings)
+
+
+def compare(results: Results, starts, arguments):
+    """All but the time of a step."""
+    results.part(FORCE_FIELD, "conservation", lambda: conservation(systems.force_field_system(), starts, arguments))
+    results.part("all", "shapes", lambda: shapes(arguments, results.values["all"].get("shapes", {})),
+                 again=any(name not in results.values.get("all", {}).get("shapes", {}) for name in arguments.only))
+    for name in arguments.only:
+        entry = name if arguments.seed == 1 else f"{name}, seed {arguments.seed}"
+        path = arguments.output / f"{entry.replace(', ', '-').replace(' ', '-').replace('ö', 'oe')}.safetensors"
+        results.part(entry, "training", lambda: training(name, path, results.values["all"]["shapes"][name], arguments))
+        results.part(entry, "conservation", lambda: conservation(systems.flow_system(path), starts, arguments))
+        results.part(entry, "samples", lambda: effective_samples(path, arguments.samples))
+        print(row(entry, results.values), flush=True)
 
 
 class Results:
@@ -104,19 +117,24 @@ class Results:
                 raise SystemExit(f"{path} is of a comparison with other settings: {stored['settings']}. Give them, or another folder")
             self.values = stored["results"]
 
-    def part(self, name: str, part: str, compute):
-        if part not in self.values.setdefault(name, {}):
-            self.values[name][part] = compute()
+    def part(self, name: str, part: str, compute, again: bool = False):
+        parts = self.values.setdefault(name, {})
+        if again or part not in parts:
+            parts[part] = compute()
             atomic.write_json(self.path, {"settings": self.settings, "results": self.values})
 
 
-def shapes(arguments) -> dict:
-    """Of each flow the width and the processor seconds of a step of force matching, medians of steps in turns: all see the same machine."""
+def shapes(arguments, known: dict) -> dict:
+    """Of each flow the width and the processor seconds of a step of force matching, medians of steps in turns: all see the same machine.
+
+    Flows that come later are measured next to one that is known, and see the machine that this one saw then.
+    """
     frames = read_frames(arguments.data)
     topology, positions = dataset.alanine_dipeptide().topology, frames.positions[0][:400]
     kT = dataset.MOLAR_GAS_CONSTANT * TEMPERATURE
     some = Frames(torch.from_numpy(positions[:arguments.batch]).double(), torch.from_numpy(frames.forces[0][:arguments.batch]).double() / kT)
-    flows = {name: of_size(options, arguments.parameters, topology, positions) for name, options in CONTESTANTS.items()}
+    measured = [name for name in CONTESTANTS if name in arguments.only and name not in known or name in list(known)[:1]]
+    flows = {name: of_size(CONTESTANTS[name], arguments.parameters, topology, positions) for name in measured}
     modules = {name: FlowModule(builder.build(topology, positions, temperature=TEMPERATURE, options=flow)) for name, flow in flows.items()}
     optimizers = {name: torch.optim.Adam(module.parameters(), lr=0.0, fused=True) for name, module in modules.items()}
     seconds = {name: [] for name in modules}
@@ -128,13 +146,15 @@ def shapes(arguments) -> dict:
             (likelihood + 1e-3 * force).backward()
             optimizers[name].step()
             seconds[name].append(time.process_time() - start)
-    return {name: {"width": flows[name].width, "seconds": float(np.median(taken[1:]))} for name, taken in seconds.items()}
+    medians = {name: float(np.median(taken[1:])) for name, taken in seconds.items()}
+    machine = next((known[name]["seconds"] / medians[name] for name in measured if name in known), 1.0)
+    return known | {name: {"width": flows[name].width, "seconds": machine * medians[name]} for name in measured if name not in known}
 
 
 def training(name: str, path: Path, shape: dict, arguments) -> dict:
     steps = max(20, round(arguments.seconds / shape["seconds"]))
     config = TrainingConfig(steps=steps, batch=arguments.batch, flow=replace(CONTESTANTS[name], width=shape["width"]), threads=1, report=False,
-                            force_start=0.05, seed=1, validate_steps=max(10, steps // 8), validation=0.01, test=HELD_OUT)
+                            force_start=0.05, seed=arguments.seed, validate_steps=max(10, steps // 8), validation=0.01, test=HELD_OUT)
     train(dataset.alanine_dipeptide().topology, arguments.data, path, config, progress=not arguments.quiet)
     architecture, tensors = model_file.read(path)
     records = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
@@ -221,10 +241,15 @@ def is_conserved(fluctuation: float | None) -> bool:
     return fluctuation is not None and fluctuation < dataset.MOLAR_GAS_CONSTANT * TEMPERATURE
 
 
+def entries(results: dict) -> list[str]:
+    """What was compared, further seeds next to their first."""
+    return [entry for name in (*CONTESTANTS, FORCE_FIELD) for entry in results
+            if results[entry] and (entry == name or re.fullmatch(re.escape(name) + r", seed \d+", entry))]
+
+
 def table(results: dict) -> list[str]:
-    names = [name for name in (*CONTESTANTS, FORCE_FIELD) if results.get(name)]
     return ["| transformer | parameters | steps | -ln p, k_BT | force RMSE, k_BT/nm | fluctuation at 0.5 fs | 1 fs | 2 fs, kJ/mol | exponent | "
-            "effective samples, % | µs a step |", "|" + "---|" * 11, *(row(name, results) for name in names)]
+            "effective samples, % | µs a step |", "|" + "---|" * 11, *(row(entry, results) for entry in entries(results))]
 
 
 def write_page(docs: Path, results: dict, settings: dict):
@@ -240,15 +265,23 @@ def write_page(docs: Path, results: dict, settings: dict):
     plot_conservation(results).savefig(folder / "conservation.png", dpi=110)
 
 
+def style(entry: str) -> dict:
+    """A colour for each contestant; further seeds have that of the first, and no label."""
+    if entry == FORCE_FIELD:
+        return {"color": "black", "linestyle": "--", "label": entry}
+    name = entry if entry in CONTESTANTS else entry.rsplit(", seed", 1)[0]
+    return {"color": f"C{list(CONTESTANTS).index(name)}"} | ({"label": name} if entry == name else {"alpha": 0.5})
+
+
 def plot_training(results: dict) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
+    trained = [name for name in entries(results) if "training" in results[name]]
     for panel, column, label in zip(figure.subplots(1, 2), (1, 2), ("-ln p / k_BT", "force RMSE / (k_BT/nm)")):
-        for name in CONTESTANTS:
-            if "training" in results.get(name, {}):
-                curve = np.array(results[name]["training"]["curve"])
-                panel.plot(curve[:, 0], curve[:, column], "o-", markersize=3, label=name)
+        for name in trained:
+            curve = np.array(results[name]["training"]["curve"])
+            panel.plot(curve[:, 0], curve[:, column], "o-", markersize=3, **style(name))
         if column == 1:    # what has not been learned at all would hide the rest
-            best = min(min(point[1] for point in results[name]["training"]["curve"]) for name in CONTESTANTS if "training" in results.get(name, {}))
+            best = min(min(point[1] for point in results[name]["training"]["curve"]) for name in trained)
             panel.set_ylim(best - 0.5, best + 12)
         panel.set(xlabel="processor time / s", ylabel=f"{label}, validation", yscale="log" if column == 2 else "linear")
         panel.grid(color="0.9")
@@ -259,12 +292,12 @@ def plot_training(results: dict) -> Figure:
 def plot_conservation(results: dict) -> Figure:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     panel = figure.subplots()
-    for name in (*CONTESTANTS, FORCE_FIELD):
-        if "conservation" in results.get(name, {}):
+    for name in entries(results):
+        if "conservation" in results[name]:
             values = [f if is_conserved(f) else np.nan for f in results[name]["conservation"]["fluctuations"]]
             if not np.isfinite(values).any():
                 continue
-            panel.plot(STEP_SIZES, values, "ko--" if name == FORCE_FIELD else "o-", label=name)
+            panel.plot(STEP_SIZES, values, "o-", **style(name))
     reference = results.get(FORCE_FIELD, {}).get("conservation", {}).get("fluctuations")
     if reference:
         panel.plot(STEP_SIZES, reference[0] * (np.array(STEP_SIZES) / STEP_SIZES[0])**2, color="0.7", label="~ Δt²")
