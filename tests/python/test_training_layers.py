@@ -2,14 +2,16 @@
 """The layers without weights in training: mixed coordinates, elementwise layers and permutations, in both directions."""
 import json
 
+import h5py
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("openmmflow_training")
 
-from openmmflow import FlowModel  # noqa: E402
-from openmmflow_training import FlowModule, operators  # noqa: E402
+from mixed_flow import deformations  # noqa: E402
+from openmmflow import FlowModel, builder, model_file, transformers  # noqa: E402
+from openmmflow_training import FlowModule, TrainingConfig, operators, train  # noqa: E402
 from random_architecture import RandomArchitecture  # noqa: E402
 from reference_flow import ReferenceFlow  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
@@ -110,6 +112,44 @@ def test_module_is_the_model(drawn):
     error = max((a - b).abs().max() for a, b in zip(own, other) if b.numel()) / scale
     print(f"{json.dumps([layer['type'] for layer in architecture['layers']])}: gradient of the loss {error:.1e} off")
     assert error < 1e-7
+
+
+def test_training_of_mixed_coordinates(harmonic_molecule, tmp_path):
+    """Three atoms in Cartesians, the fourth placed from them; affine couplings of real coordinates, and a torsion: `openmmflow train` makes it better."""
+    topology, paths, _ = harmonic_molecule
+    with h5py.File(paths[0]) as file:
+        positions = file["positions"][:400]
+    row = [3, 2, 1, 0]
+    reference = positions[0, :3]
+    tensors = {"layers.0.reference": reference, "layers.0.whitening": deformations(reference) / 0.005}
+    layers = [{"type": "mixedCoordinates", "block": [0, 1, 2], "blockDimensions": 3, "zMatrix": [row]},
+              {"type": "affineNormalization", "coordinates": [0, 1]}]
+    samples = builder.internal_coordinates(positions, [row])
+    tensors |= {"layers.1.shift": samples[:, :2].mean(0), "layers.1.scale": samples[:, :2].std(0)}
+    random = np.random.default_rng(1)
+    for kind, transformed, given in (("affine", [0, 1], [2, 3, 4, 5]), ("affine", [3, 4, 5], [2]), ("moebius", [2], [3, 4, 5])):
+        transformer = transformers.describe(kind, 6)
+        biases = transformers.initial_raw(transformer, [kind == "moebius"] * len(transformed), [samples[:, 2] if kind == "moebius" else None] * len(transformed))
+        sizes = [len(given) + (2 in given), 16, len(biases)]
+        for m in range(2):
+            name = f"layers.{len(layers)}.networks.0.{m}"
+            tensors[f"{name}.weight"] = random.normal(size=(sizes[m + 1], sizes[m])) * (1.0, 0.01)[m] / np.sqrt(sizes[m])
+            tensors[f"{name}.bias"] = np.zeros(sizes[1]) if m == 0 else biases
+        layers.append({"type": "coupling", "transformed": transformed, "conditionedOn": given, "transformer": transformer,
+                       "conditioner": {"activation": "silu", "networks": [[16]]}})
+    base = [{"distribution": "normal", "coordinates": [0, 1, 3, 4, 5]}, {"distribution": "uniform", "coordinates": [2]}]
+    tensors |= {"base.0.mean": np.zeros(5), "base.0.std": np.ones(5)}
+    bonds = [[0, 1], [1, 2], [2, 3]]
+    first = tmp_path / "first.safetensors"
+    model_file.write(first, {"format": "openmm-flow", "version": 2, "numParticles": 4, "temperature": 300.0, "measure": "cartesian", "bonds": bonds,
+                             "constraints": [], "data": {}, "layers": layers, "base": base}, tensors)
+    config = TrainingConfig(steps=150, batch=64, learning_rate=3e-3, force_start=0.2, start_from=str(first), validate_steps=30)
+    train(topology, paths, tmp_path / "trained.safetensors", config, progress=False)
+    records = [json.loads(line)["validation"] for line in (tmp_path / "trained.jsonl").read_text().splitlines() if "validation" in line]
+    before, after = FlowModel.load(first).log_prob(positions).mean(), FlowModel.load(tmp_path / "trained.safetensors").log_prob(positions).mean()
+    print(f"mean ln p {before:.2f} at first, {after:.2f} then; force RMSE {records[0]['force_rmse']:.1f} to {records[-1]['force_rmse']:.1f} k_BT/nm")
+    assert after > before + 1 and records[-1]["force_rmse"] < records[0]["force_rmse"]
+    assert (tmp_path / "trained.html").exists()
 
 
 def test_latents_that_no_aligned_conformation_has():

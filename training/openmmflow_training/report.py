@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from openmmflow import FlowModel, analysis, model_summary, plots
+from openmmflow import FlowModel, analysis, builder, model_summary, plots
 from openmmflow.html_page import HtmlPage
 from openmmflow.plots import MODEL, REFERENCE as DATA
 
@@ -45,7 +45,7 @@ def write_report(path, log, module: FlowModule, frames, topology, potential=None
     pictures["Energies"] = plots.histograms(energies, ("held-out data", "samples of the model"))
     names = [atom.name for atom in topology.atoms()]
     pictures |= {f"{kind}: data grey, model blue": figure for kind, figure in
-                 plots.marginals(positions, samples, module.architecture["layers"][0]["zMatrix"], names).items()}
+                 plots.marginals(positions, samples, builder.covering_z_matrix(module.architecture), names).items()}
     data = module.architecture["data"]
     figures = [(part, key, f"{value:.4g}") for part in ("validation", "test") for key, value in data.get(part, {}).items()]
     page = HtmlPage(f"Training of {Path(path).stem}")

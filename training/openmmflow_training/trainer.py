@@ -347,13 +347,13 @@ def train(topology, datasets, output, config: TrainingConfig, *, system=None, fo
 
 
 def _z_matrix_of(path, topology, molecule_atom) -> list:
-    """The Z-matrix of a model file, which must be of the molecule of the topology."""
+    """A Z-matrix that frames must have coordinates in for a model file, which must be of the molecule of the topology."""
     architecture, _ = model_file.read(path)
     molecule = molecules.subset(topology, molecules.copies(topology, molecule_atom)[0])
     bonds = {frozenset(bond) for bond in architecture["bonds"]}
     if bonds != {frozenset((a.index, b.index)) for a, b in molecule.bonds()} or architecture["numParticles"] != molecule.getNumAtoms():
         raise ValueError(f"{path} is a model of another molecule: its bonds are not those of the topology")
-    return architecture["layers"][0]["zMatrix"]
+    return builder.covering_z_matrix(architecture)
 
 
 def _start(path, temperature, provenance) -> tuple[dict, dict]:
