@@ -279,7 +279,7 @@ def plot_training(results: dict) -> Figure:
     for panel, column, label in zip(figure.subplots(1, 2), (1, 2), ("-ln p / k_BT", "force RMSE / (k_BT/nm)")):
         for name in trained:
             curve = np.array(results[name]["training"]["curve"])
-            panel.plot(curve[:, 0], curve[:, column], "o-", markersize=3, **style(name))
+            panel.plot(curve[:, 0], curve[:, column], marker="o", markersize=3, **style(name))
         if column == 1:    # what has not been learned at all would hide the rest
             best = min(min(point[1] for point in results[name]["training"]["curve"]) for name in trained)
             panel.set_ylim(best - 0.5, best + 12)
@@ -297,7 +297,7 @@ def plot_conservation(results: dict) -> Figure:
             values = [f if is_conserved(f) else np.nan for f in results[name]["conservation"]["fluctuations"]]
             if not np.isfinite(values).any():
                 continue
-            panel.plot(STEP_SIZES, values, "o-", **style(name))
+            panel.plot(STEP_SIZES, values, marker="o", **style(name))
     reference = results.get(FORCE_FIELD, {}).get("conservation", {}).get("fluctuations")
     if reference:
         panel.plot(STEP_SIZES, reference[0] * (np.array(STEP_SIZES) / STEP_SIZES[0])**2, color="0.7", label="~ Δt²")
