@@ -58,6 +58,24 @@ def test_a_model_that_no_step_resolves_fails(tmp_path, capsys):
     assert "expected a name that ends in .html" in capsys.readouterr().err
 
 
+def test_a_model_in_mixed_coordinates():
+    """A block in Cartesians and particles placed from it, on every platform; the block's particles are walked, too."""
+    pytest.importorskip("torch", reason="random architectures are made with PyTorch")
+    from random_architecture import RandomArchitecture
+
+    drawn = RandomArchitecture(3, 6, measure="cartesian", block=4, count=40)
+    drawn.add_coupling("affine")
+    drawn.add_coupling("moebius")
+    architecture, tensors = drawn.model()
+    for name in tensors:
+        if name.startswith("base") and name.endswith(".std"):
+            tensors[name] = 0.2 * tensors[name]    # far from edges
+    certificate = check.check(FlowModel.from_bytes(model_file.pack(architecture, tensors)), **SHORT)
+    print(certificate.table())
+    assert certificate.passed
+    assert [figure.value for figure in figures(certificate, "smoothness")] == [np.inf]
+
+
 def test_a_kink_is_seen():
     """The measure of continuity is small for a cubic that begins at 0, and of order 1 where the second derivative jumps."""
     assert check._jump(lambda t: max(t - 0.1, 0) ** 2, 0.1) < 1e-3

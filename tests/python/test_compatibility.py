@@ -55,7 +55,8 @@ def test_released_files_load_with_the_energies_that_they_had(folder):
     system = openmm.XmlSerializer.deserialize((folder / XML).read_text())
     assert FlowForce.cast(system.getForce(0)).getModel() == model
     worst = 0
-    for (energy, forces), old, old_forces in zip(energies_and_forces(system, positions), expected["energies"], expected["forces"]):
+    present = energies_and_forces(system, positions)
+    for (energy, forces), old, old_forces in zip(present, expected["energies"], expected["forces"]):
         assert energy == pytest.approx(old, rel=1e-9, abs=1e-8)
         worst = max(worst, np.abs(forces - old_forces).max() / np.abs(old_forces).max())
     print(f"{folder.name}: {len(positions)} energies as they were, largest difference of a force {worst:.1e}")
@@ -91,7 +92,8 @@ for name in ("Reference", "CPU"):
 from openmmflow import command_line
 command_line.main(["info"])
 """
-    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, "LD_PRELOAD": str(tmp_path / "libother.so")}, capture_output=True, text=True)
+    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, "LD_PRELOAD": str(tmp_path / "libother.so")},
+                           capture_output=True, text=True)
     print(found.stdout)
     assert found.returncode == 0, found.stderr
     assert "OpenMM 99.1.2" in found.stdout and "built for OpenMM 8." in found.stdout
@@ -103,8 +105,8 @@ def test_models_temperatures_and_platforms_share_a_process():
     a Context that is alone."""
     from random_flow import conformations, random_flow
 
-    cases = [(FlowModel.from_bytes(model_file.pack(*random_flow(seed=seed, particles=particles))), conformations(seed, 3, particles))
-             for seed, particles in ((1, 4), (2, 6), (3, 5))]
+    cases = [(FlowModel.from_bytes(model_file.pack(*random_flow(seed=seed, particles=particles))),
+              conformations(seed, 3, particles)) for seed, particles in ((1, 4), (2, 6), (3, 5))]
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     names = [name for name in names if not openmmflow.why_not_supported(name)]
     contexts, unused = [], []
@@ -137,8 +139,8 @@ def internal_coordinates_model():
     from random_flow import conformations, random_flow
 
     constraints = [[0, 1, 0.15]]
-    return (*random_flow(seed=11, particles=5, temperature=310.0, constraints=constraints, dtype=np.float32), conformations(seed=3, count=4, particles=5),
-            constraints)
+    return (*random_flow(seed=11, particles=5, temperature=310.0, constraints=constraints, dtype=np.float32),
+            conformations(seed=3, count=4, particles=5), constraints)
 
 
 def mixed_coordinates_model():
@@ -164,7 +166,8 @@ def write(folder: Path):
     """Make the files of the version that the folder is named after."""
     architecture, tensors, inside, constraints = MODELS[folder.name]()
     folder.mkdir(parents=True)
-    model_file.write(folder / MODEL, architecture, {name: tensor.astype(np.float32) if "networks" in name else tensor for name, tensor in tensors.items()})
+    model_file.write(folder / MODEL, architecture,
+                     {name: tensor.astype(np.float32) if "networks" in name else tensor for name, tensor in tensors.items()})
     model = FlowModel.load(folder / MODEL)
     system = openmm.System()
     for _ in range(model.num_particles):
@@ -189,7 +192,8 @@ def write(folder: Path):
     finite = np.isfinite(log_prob)
     energies, forces = zip(*energies_and_forces(system, positions))
     (folder / EXPECTED).write_text(json.dumps({
-        "openmmflow": openmmflow.__version__, "checksum": model.checksum, "positions": positions.tolist(), "inside": finite.tolist(),
+        "openmmflow": openmmflow.__version__, "checksum": model.checksum, "positions": positions.tolist(),
+                "inside": finite.tolist(),
         "logProb": np.where(finite, log_prob, 0).tolist(), "gradient": np.where(finite[:, None, None], gradient, 0).tolist(),
         "energies": energies, "forces": [f.tolist() for f in forces]}) + "\n")
 

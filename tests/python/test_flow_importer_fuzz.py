@@ -28,7 +28,8 @@ REFERENCE -= REFERENCE.mean(axis=0)
 CARTESIAN = {"reference": REFERENCE, "whitening": displacements(REFERENCE) / 0.01, "temperature": 300}
 COORDINATES = {"water": (WATER, 3), "chain": (CHAIN, 6), "cartesian": (CARTESIAN, 6)}
 ARGUMENTS = ("z_matrix", "reference", "whitening", "temperature", "measure", "bonds", "data", "check", "tolerance")
-STRANGE = (None, "", "frame", -1, 0, 100, 0.5, float("nan"), float("inf"), [], [[0, 1]], [[0, -1, -1, -1]], [[0, 0, 0, 0]] * 3, [[-7, 1, 2, 99]] * 4,
+STRANGE = (None, "", "frame", -1, 0, 100, 0.5, float("nan"), float("inf"), [], [[0, 1]], [[0, -1, -1, -1]], [[0, 0, 0, 0]] * 3,
+           [[-7, 1, 2, 99]] * 4,
            {}, {"a": float("nan")}, np.zeros((0, 3)), np.zeros((4, 3)), np.full((6, 12), np.nan), np.eye(12), np.eye(6))
 
 numbers = st.sampled_from([-1.0, 0.0, 1e-300, 1e-3, 0.5, 1.0, 2.0, 50.0, 1e300, float("nan"), float("inf")])
@@ -71,7 +72,8 @@ def changes():
 @st.composite
 def arguments_of(draw, coordinates):
     """Arguments of an importer, now and then with one that is wrong."""
-    arguments = dict(COORDINATES[coordinates][0], check=draw(st.sampled_from([0, 4, 4])), measure=draw(st.sampled_from(["cartesian", "frame"])))
+    arguments = dict(COORDINATES[coordinates][0], check=draw(st.sampled_from([0, 4, 4])),
+                     measure=draw(st.sampled_from(["cartesian", "frame"])))
     if draw(st.integers(0, 7)) == 0:
         arguments[draw(st.sampled_from(ARGUMENTS))] = draw(st.sampled_from(STRANGE))
     return arguments
@@ -114,8 +116,10 @@ def nflows_steps(draw, features):
         return t.PointwiseAffineTransform(shift, scale)
 
     make = draw(st.sampled_from([
-        spline, spline, affine, affine, lambda: t.AdditiveCouplingTransform(mask, network), lambda: t.AdditiveCouplingTransform(mask, network),
-        lambda: t.Permutation(torch.tensor(draw(st.permutations(range(features))))), lambda: t.ActNorm(features), t.Sigmoid, t.Sigmoid, t.Logit,
+        spline, spline, affine, affine, lambda: t.AdditiveCouplingTransform(mask, network),
+        lambda: t.AdditiveCouplingTransform(mask, network),
+        lambda: t.Permutation(torch.tensor(draw(st.permutations(range(features))))), lambda: t.ActNorm(features), t.Sigmoid,
+        t.Sigmoid, t.Logit,
         lambda: t.AffineCouplingTransform(mask, network), lambda: t.LULinear(features), t.IdentityTransform]))
     return t.InverseTransform(make()) if draw(st.integers(0, 3)) == 0 else make()
 
@@ -156,9 +160,12 @@ def zuko_steps(draw, features):
 
     additive = {"univariate": t.AdditiveTransform, "shapes": [()]}
     return draw(st.sampled_from([
-        affine, affine, coupling, *5 * [lambda: coupling(**additive)], lambda: lazy(t.SigmoidTransform), lambda: lazy(t.IdentityTransform),
-        lambda: lazy(lambda: t.SigmoidTransform().inv), lambda: lazy(t.PermutationTransform, torch.tensor(draw(st.permutations(range(features)))), buffer=True),
-        lambda: lazy(t.RotationTransform, torch.randn(features, features)), lambda: zuko.flows.autoregressive.MaskedAutoregressiveTransform(features)]))()
+        affine, affine, coupling, *5 * [lambda: coupling(**additive)], lambda: lazy(t.SigmoidTransform),
+        lambda: lazy(t.IdentityTransform),
+        lambda: lazy(lambda: t.SigmoidTransform().inv),
+        lambda: lazy(t.PermutationTransform, torch.tensor(draw(st.permutations(range(features)))), buffer=True),
+        lambda: lazy(t.RotationTransform, torch.randn(features, features)),
+        lambda: zuko.flows.autoregressive.MaskedAutoregressiveTransform(features)]))()
 
 
 @st.composite
@@ -168,7 +175,8 @@ def zuko_cases(draw):
     coordinates = draw(st.sampled_from(["water", "water", "cartesian", "cartesian", "chain"]))
     features = COORDINATES[coordinates][1]
     steps = draw(st.lists(zuko_steps(features), max_size=4))
-    make, *numbers = draw(st.sampled_from([*3 * [(zuko.distributions.DiagNormal, 0.0, 1.5)], (zuko.distributions.DiagNormal, 0.1, 1.0),
+    make, *numbers = draw(st.sampled_from([*3 * [(zuko.distributions.DiagNormal, 0.0, 1.5)],
+                                           (zuko.distributions.DiagNormal, 0.1, 1.0),
                                            (zuko.distributions.BoxUniform, 0.0, 1.0), (torch.distributions.Laplace, 0.0, 1.0)]))
     base = zuko.lazy.UnconditionalDistribution(make, *(torch.full((features,), value) for value in numbers), buffer=True)
     return changed(zuko.lazy.Flow(steps, base), draw(changes())), draw(arguments_of(coordinates))
@@ -199,7 +207,8 @@ def bgflow_cases(draw):
     generator._flow = changed(flow, draw(changes()))
     arguments = dict(GIVEN)
     if draw(st.integers(0, 5)) == 0:
-        arguments[draw(st.sampled_from(["temperature", "measure", "bonds", "data", "check", "positions", "tolerance", "prior"]))] = draw(st.sampled_from(STRANGE))
+        arguments[draw(st.sampled_from(["temperature", "measure", "bonds", "data", "check", "positions", "tolerance",
+                                        "prior"]))] = draw(st.sampled_from(STRANGE))
     return generator, arguments
 
 

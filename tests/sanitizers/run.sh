@@ -3,12 +3,18 @@
 # Runs the C++ suite under the address and undefined behaviour sanitizers, with leaks looked for, and Contexts in many threads under the thread
 # sanitizer: run.sh RESULTS_FOLDER [--short]. With .venv/bin in PATH.
 #
-# The short part is built by g++ and goes without the longest tests. ./dev sanitize runs all, and the fuzz targets, which look for new inputs where
-# there is a clang with libFuzzer, and Atheris; otherwise they replay the committed corpus.
+# The short part, which belongs to ./dev test, is built by g++ for this machine's processor alone and goes without the longest tests. ./dev sanitize
+# runs all, with kernels of every instruction set, and the fuzz targets, which look for new inputs where there is a clang with libFuzzer, and
+# Atheris; otherwise they replay the committed corpus.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly results=$1 length=${2:-}
+# Where addresses are more random than the thread sanitizer of older compilers expects it does not start.
+fixed_addresses=(setarch "$(uname -m)" --addr-no-randomize)
+"${fixed_addresses[@]}" true 2>/dev/null || fixed_addresses=()
+# Another clone of the same sources finds what this one has compiled.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 export LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/leak.supp:print_suppressions=0
 status=0
 
@@ -22,19 +28,23 @@ has_libfuzzer() {
     return $found
 }
 
-# run PRESET LENGTH TARGET...: configure, build and run these programs.
+# run PRESET LENGTH TARGET...: configure, build and run these programs. Their tests are counted one by one.
 run() {
     local preset=$1 build=build/$1 pattern options=("-DOPENMMFLOW_TEST_PROGRAMS=$2")
     shift 2
     command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
     pattern=$(IFS='|'; echo "$*")
+    echo "$preset: building"
     if ! cmake --preset "$preset" "${options[@]}" >"$build.log" 2>&1 || ! cmake --build --preset "$preset" --target "$@" >>"$build.log" 2>&1
     then
         tail -n 40 "$build.log"
         status=1
         return
     fi
-    ctest --preset "$preset" -R "^($pattern)\$" --no-tests=error --output-junit "$results/Sanitizers-$preset.xml" || status=1
+    rm -rf "${results:?}/$preset"
+    GTEST_OUTPUT="xml:$results/$preset/" "${fixed_addresses[@]}" ctest --preset "$preset" -R "^($pattern)(_.*)?\$" --no-tests=error \
+        -j "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" --output-junit "$results/Sanitizers-$preset.xml" || status=1
+    python tests/summarize.py "$results/$preset"/*.xml || status=1
 }
 
 # The importers are Python.
@@ -50,7 +60,7 @@ fuzz_importer() {
 
 mkdir -p "$results"
 if [[ $length == --short ]]; then
-    run sanitize-gcc SHORT TestFlowModel TestEngine TestFlowForce
+    run sanitize-short SHORT TestFlowModel TestEngine TestFlowForce
     run thread SHORT TestFlowForceThreads
     exit $status
 fi
