@@ -188,7 +188,8 @@ def test_checkpoints_with_mixed_coordinates(relative):
         "fields": {name: {"size": n, "circular": name == "TORSIONS"} for name, n in zip(fields, (2, 2, 2, size))},
         "marginal_blocks": dict(zip(fields, range(4, 8))),
         "couplings_in_density_direction": [
-            {"block": 3, "transform": "BONDS", "on": ["ANGLES", "TORSIONS", "FIXED"]}, {"block": 2, "transform": "ANGLES", "on": ["TORSIONS", "FIXED"]},
+            {"block": 3, "transform": "BONDS", "on": ["ANGLES", "TORSIONS", "FIXED"]},
+            {"block": 2, "transform": "ANGLES", "on": ["TORSIONS", "FIXED"]},
             {"block": 1, "transform": "FIXED", "on": "TORSIONS"}, {"block": 0, "transform": "TORSIONS", "on": "FIXED"}],
     } | ({} if relative else {"whitening_block": 8})
     state_dict = {f"_flow.{key}": value for key, value in flow.state_dict().items()}

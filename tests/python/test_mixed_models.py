@@ -179,7 +179,7 @@ def test_replace_molecule(model):
         bonds.addBond(i, i + 1, 0.15, 1e5)
     system.addForce(bonds)
     mixed = replaceMolecule(system, range(mixed_flow.PARTICLES), model)
-    force, = inner_support.flow_forces(mixed)
+    assert len(inner_support.flow_forces(mixed)) == 1
     context = openmm.Context(mixed, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference"))
     x = model.sample(1)[0][0]
     context.setPositions(x)

@@ -24,8 +24,8 @@ A checkpoint has the weights, but not how the flow is put together; a small JSON
 ====================================  ==============================================================================
 
 With ``fixed_atoms``, as the flows of the Z-matrices "z1" to "z3" of smooth_normalizing_flows have them, there is one more field, ``FIXED``, and
-no row of the Z-matrix has an entry -1. Their density depends on how the molecule lies, so the measure is ``"frame"``; ``"cartesian"`` aligns the fixed
-atoms first, and needs 3 · fixed atoms - 6 coordinates of them.
+no row of the Z-matrix has an entry -1. Their density depends on how the molecule lies, so the measure is ``"frame"``; ``"cartesian"`` aligns the
+fixed atoms first, and needs 3 · fixed atoms - 6 coordinates of them.
 
 Without ``bonds``, the bond graph is what the Z-matrix places atoms from, and a chain of the fixed atoms. Everything else is read from the checkpoint.
 """
@@ -108,8 +108,10 @@ def convert_state_dict(state_dict, spec) -> tuple[dict, dict[str, np.ndarray]]:
     for coupling in spec.couplings:
         append(*_coupling(blocks, coupling, spec.torsions))
 
+    transformers = {coupling.transformer for coupling in spec.couplings}
     architecture = {
-        "format": "openmm-flow", "version": 2 if spec.fixed_atoms or {c.transformer for c in spec.couplings} != {"smoothMixture"} else 1, "numParticles": spec.particles, "temperature": spec.temperature,
+        "format": "openmm-flow", "version": 2 if spec.fixed_atoms or transformers - {"smoothMixture"} else 1,
+        "numParticles": spec.particles, "temperature": spec.temperature,
         "measure": spec.measure, "bonds": spec.bonds, "constraints": spec.constraints, "data": spec.data, "layers": layers,
         "base": [{"distribution": "uniform", "coordinates": list(range(spec.num_coordinates))}],
     }
@@ -224,8 +226,8 @@ class _Spec:
         else:
             sizes = {"BONDS": self.particles - 1, "ANGLES": self.particles - 2, "TORSIONS": self.particles - 3}
         if set(fields) != set(sizes):
-            raise ValueError(f"{self.source}: fields must be {', '.join(sizes)}, got {', '.join(fields)}; FIXED belongs to mixed Cartesian and relative "
-                             "coordinates, which have fixed_atoms")
+            raise ValueError(f"{self.source}: fields must be {', '.join(sizes)}, got {', '.join(fields)}; FIXED belongs to mixed Cartesian and "
+                             "relative coordinates, which have fixed_atoms")
         parts = {}
         start = 0
         for field, size in sizes.items():
