@@ -132,10 +132,10 @@ def basins(variable: Variable, walkers: list[dict]) -> dict:
     for walker in walkers:
         population = np.exp(-walker["free_energy"])
         found.append(float(np.log(population[~inside].sum() / population[inside].sum())))
-    share = analysis.in_alpha_l(variable.samples)
-    exact = analysis.basin_free_energy([share], block=1)
+    # Independent samples: a binomial distribution.
+    share = float(analysis.in_alpha_l(variable.samples).mean())
     return {"walkers": found, "mean": float(np.mean(found)), "error": float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None,
-            "samples": exact.free_energy, "samples_error": exact.error}
+            "samples": float(np.log((1 - share) / share)), "samples_error": float(1 / np.sqrt(len(variable.samples) * share * (1 - share)))}
 
 
 def plot(path: Path, variable: Variable, result: dict, walkers: list[dict]) -> None:
