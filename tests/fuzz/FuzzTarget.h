@@ -8,7 +8,7 @@
 #include <iostream>
 
 /**
- * What libFuzzer, and Replay.cpp where there is none, call with each input (https://llvm.org/docs/LibFuzzer.html). Returns 0; whatever an
+ * What libFuzzer, and StandaloneFuzzer.cpp where there is none, call with each input (https://llvm.org/docs/LibFuzzer.html). Returns 0; whatever an
  * input must not do ends the process: a signal, an exception that nobody expects, a broken requirement, a sanitizer's report.
  */
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);

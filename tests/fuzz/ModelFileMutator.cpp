@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How libFuzzer changes model files. Changed at random, most bytes are no safetensors file any more; this takes one apart, changes the
+// How fuzzers change model files. Changed at random, most bytes are no safetensors file any more; this takes one apart, changes the
 // architecture as JSON or as text, the header or the weights, and puts it together with lengths that are right and without a checksum.
 #include "JsonMutator.h"
 

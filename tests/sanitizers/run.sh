@@ -4,8 +4,8 @@
 # sanitizer: run.sh RESULTS_FOLDER [--short]. With .venv/bin in PATH.
 #
 # The short part, which belongs to ./dev test, is built by g++ for this machine's processor alone and goes without the longest tests. ./dev sanitize
-# runs all, with kernels of every instruction set, and the fuzz targets, which look for new inputs where there is a clang with libFuzzer, and
-# Atheris; otherwise they replay the committed corpus.
+# runs all, with kernels of every instruction set, and the fuzz targets under libFuzzer and Atheris where there are clang and Atheris; otherwise these
+# change the committed corpus at random.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -60,12 +60,12 @@ fuzz_importer() {
 
 mkdir -p "$results"
 if [[ $length == --short ]]; then
-    run sanitize-short SHORT TestFlowModel TestEngine TestFlowForce
+    run sanitize-short SHORT TestFlowModel TestEngine TestFlowForce FuzzModelFile FuzzFlowForceProxy
     run thread SHORT TestFlowForceThreads
     exit $status
 fi
 memory=sanitize
-has_libfuzzer || { memory=sanitize-gcc; echo "no clang with libFuzzer: the fuzz targets replay their corpus"; }
+has_libfuzzer || { memory=sanitize-gcc; echo "no clang with libFuzzer: the fuzz targets change their corpus at random"; }
 run "$memory" ALL TestFlowModel TestEngine TestFlowForce TestFlowForceThreads FuzzModelFile FuzzFlowForceProxy
 run thread ALL TestFlowForceThreads
 fuzz_importer
