@@ -22,7 +22,7 @@ def molecules(results: Results, size: str) -> Figure:
 
 
 def _figure(series: dict[str, list[tuple[float, float]]], x: str, y: str) -> Figure:
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(9.5, 5), layout="constrained")
     axis = figure.subplots()
     for index, (name, points) in enumerate(series.items()):
         exponent = scaling.exponent(points)
@@ -37,5 +37,5 @@ def _figure(series: dict[str, list[tuple[float, float]]], x: str, y: str) -> Fig
     axis.set(xlabel=x, ylabel=y)
     axis.grid(color="0.9", linewidth=0.6, which="both")
     axis.set_axisbelow(True)
-    axis.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     return figure
