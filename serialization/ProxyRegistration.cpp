@@ -15,7 +15,9 @@ bool registerProxies() noexcept {
     try {
         if (!versionMismatch().empty())
             return false;
-        OpenMM::SerializationProxy::registerProxy(typeid(FlowForce), new FlowForceProxy());
+        // Never deleted: OpenMM keeps the address until the process ends.
+        static auto& proxy = *new FlowForceProxy();
+        OpenMM::SerializationProxy::registerProxy(typeid(FlowForce), &proxy);
         return true;
     }
     catch (const std::exception&) {
