@@ -8,6 +8,8 @@
 #include <openmm/internal/ContextImpl.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <sstream>
 
 using OpenMM::ComputeContext;
 using OpenMM::ContextImpl;
@@ -19,7 +21,7 @@ namespace {
 
 /** Places of the kernel's arguments that change. */
 enum Argument {
-    LambdaArgument = 21, IncludeForcesArgument, BoxArgument
+    LambdaArgument = 16, IncludeForcesArgument, BoxArgument
 };
 
 /** An array with the given contents, of at least one element, which devices insist on. */
@@ -29,6 +31,32 @@ void create(OpenMM::ComputeArray& array, ComputeContext& cc, std::vector<T> cont
         contents.resize(1);
     array.initialize<T>(cc, contents.size(), name);
     array.upload(contents);
+}
+
+/**
+ * OPENMMFLOW_KERNEL_SHAPE=TILE,GROUP_SIZE[,local] takes the place of the choice between shapes, and lets a processor use local memory: to
+ * measure other shapes, and to test on a processor what GPUs run.
+ */
+struct ShapeOverride {
+    int tile = 0, groupSize = 0;    // 0: none
+    bool local = false;
+};
+
+ShapeOverride shapeOverride() {
+    ShapeOverride chosen;
+    const char* text = std::getenv("OPENMMFLOW_KERNEL_SHAPE");
+    if (text == nullptr)
+        return chosen;
+    char comma, secondComma;
+    std::string local;
+    std::istringstream words(text);
+    words >> chosen.tile >> comma >> chosen.groupSize;
+    chosen.local = static_cast<bool>(words >> secondComma >> local);
+    const bool isTile = (chosen.tile == 1 || chosen.tile == 4 || (chosen.tile > 0 && chosen.tile%8 == 0));
+    if (!isTile || comma != ',' || chosen.groupSize < 1 || (chosen.local && (secondComma != ',' || local != "local")))
+        throw OpenMM::OpenMMException(std::string("FlowForce: OPENMMFLOW_KERNEL_SHAPE is '")+text+"'; expected TILE,GROUP_SIZE or "
+                "TILE,GROUP_SIZE,local, with a tile of 1, 4 or a multiple of 8 molecules and a positive size of groups");
+    return chosen;
 }
 
 int roundUp(int number, int multiple) {
@@ -72,8 +100,7 @@ void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForc
     const int numDevices = scaleDerivative ? 1 : static_cast<int>(cc.getAllContexts().size());
     firstMolecule = std::min(device, numDevices)*numMolecules/numDevices;
     endMolecule = std::min(device+1, numDevices)*numMolecules/numDevices;
-    compile(force);
-    createArrays(DevicePlan(force, shape));
+    createArrays(compile(force));
     std::vector<int> particles;
     for (const std::vector<int>& molecule : molecules)
         particles.insert(particles.end(), molecule.begin(), molecule.end());
@@ -83,47 +110,67 @@ void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForc
     cc.addForce(info);
 }
 
-/** Choose the shape for the device, the model and the number of molecules, and make the kernel. */
-void CommonCalcFlowForceKernel::compile(const FlowForce& force) {
-    // A few molecules are bound by latency: one for each group of many work-items. Many are bound by arithmetic: products over a tile
-    // use each weight as often.
-    const int numMolecules = endMolecule-firstMolecule, blockTile = 16;
-    const int fewMolecules = cc.getIsCPU() ? 4 : cc.getNumThreadBlocks()/3;
-    shape.tile = (numMolecules <= fewMolecules ? 1 : blockTile);
-    shape.maxSlices = flowKernelMaxSlices;
-    shape.groupSize = cc.getIsCPU() ? 16 : std::min(shape.tile == 1 ? 512 : 256, cc.getMaxThreadBlockSize());
+/**
+ * Choose the shape for the device, the model and the number of molecules, and make the kernel.
+ *
+ * A few molecules are bound by latency: one for each group of many work-items. Many are bound by arithmetic: a tile uses each weight that was
+ * read as often as it has molecules. In between, tiles just large enough that every multiprocessor has one.
+ */
+DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
+    const int numMolecules = endMolecule-firstMolecule;
+    if (cc.getIsCPU())
+        shape = {numMolecules <= 4 ? 1 : 16, 16};
+    else {
+        // OpenMM starts six groups on each multiprocessor, on all platforms that are no processors.
+        const int numMultiprocessors = std::max(1, cc.getNumThreadBlocks()/6);
+        shape = {32, std::min(512, cc.getMaxThreadBlockSize())};
+        for (int tile : {16, 8, 4, 1})
+            if (numMolecules <= tile*numMultiprocessors)
+                shape.tile = tile;
+    }
+    const ShapeOverride chosen = shapeOverride();
+    if (chosen.tile > 0)
+        shape = {chosen.tile, chosen.groupSize};
     numTiles = (numMolecules+shape.tile-1)/shape.tile;
 
     const DevicePlan plan(force, shape);
-    FlowKernelVariant variant = {shape.tile};
-    const bool isDouble = cc.getUseDoublePrecision(), isMixed = cc.getUseMixedPrecision();
+    FlowKernelVariant variant = {shape.tile, plan.parts};
+    const bool isDouble = cc.getUseDoublePrecision(), mixedIsDouble = isDouble || cc.getUseMixedPrecision();
+    // Rounded up, so that compilers find what they have compiled before.
     const int mixedRows = roundUp(plan.layout.numMixedRows, 64), realRows = roundUp(plan.layout.numRealRows, 512);
-    const int bytes = shape.tile*(mixedRows*(isDouble || isMixed ? 8 : 4)+realRows*(isDouble ? 8 : 4));
-    // The only way to ask for the size of local memory: half of it in threads that need a byte each.
+    const int tableNumbers = roundUp(static_cast<int>(plan.table.size()), 512), numConstants = roundUp(static_cast<int>(plan.constants.size()), 128);
+    const int mixedSize = mixedIsDouble ? 8 : 4, realSize = isDouble ? 8 : 4;
+    const int arenaBytes = shape.tile*(mixedRows*mixedSize+realRows*realSize), tableBytes = tableNumbers*4+numConstants*mixedSize;
+    // The only way to ask for the size of local memory: in threads that need a byte each. OpenCL answers with half of it.
     // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
-    arenasAreLocal = (!cc.getIsCPU() && bytes <= 2*cc.computeThreadBlockSize(1.0));
-    if (arenasAreLocal) {
+    int available = (cc.getIsCPU() && !chosen.local ? 0 : cc.computeThreadBlockSize(1.0));
+    // Operations wait for tables one after the other, and for arenas once.
+    if (tableBytes <= available) {
+        variant.numTableNumbers = tableNumbers;
+        variant.numConstants = numConstants;
+        available -= tableBytes;
+    }
+    if (arenaBytes <= available) {
         variant.numMixedRows = mixedRows;
         variant.numRealRows = realRows;
     }
+    arenasAreLocal = (variant.numRealRows > 0);
     kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(variant))->createKernel("computeFlowForce");
     // Registers may allow for fewer.
     const int warp = 32;
     if (kernel->getMaxBlockSize() < shape.groupSize)
         shape.groupSize = std::max(kernel->getMaxBlockSize()/warp*warp, 1);
+    DevicePlan fitted(force, shape);
+    fitted.table.resize(tableNumbers);
+    fitted.constants.resize(numConstants);
+    return fitted;
 }
 
 void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
-    create(layout, cc, std::vector<FlowLayout>{plan.layout}, "flowLayout");
-    create(program, cc, plan.program, "flowProgram");
-    create(stages, cc, plan.stages, "flowStages");
-    create(steps, cc, plan.steps, "flowSteps");
-    create(products, cc, plan.products, "flowProducts");
-    create(indices, cc, plan.indices, "flowIndices");
+    create(table, cc, plan.table, "flowTable");
+    findsRoots = plan.findsRoots;
     const int realSize = cc.getUseDoublePrecision() ? sizeof(double) : sizeof(float);
     const int mixedSize = cc.getUseDoublePrecision() || cc.getUseMixedPrecision() ? sizeof(double) : sizeof(float);
-    for (const FlowStage& stage : plan.stages)
-        findsRoots = findsRoots || stage.inverse;
     constants.initialize(cc, plan.constants.size(), mixedSize, "flowConstants");
     constants.upload(plan.constants, true);
     weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize, "flowWeights");
@@ -138,12 +185,7 @@ void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
 void CommonCalcFlowForceKernel::addArguments() {
     const std::vector<std::string>& names = cc.getEnergyParamDerivNames();
     const auto name = std::find(names.begin(), names.end(), scaleParameterName);
-    kernel->addArg(layout);
-    kernel->addArg(program);
-    kernel->addArg(stages);
-    kernel->addArg(steps);
-    kernel->addArg(products);
-    kernel->addArg(indices);
+    kernel->addArg(table);
     kernel->addArg(constants);
     kernel->addArg(weights);
     kernel->addArg(atoms);
@@ -226,7 +268,8 @@ long long CommonCalcFlowForceKernel::getNumSupportExits() {
 }
 
 void CommonCalcFlowForceKernel::copyParametersToContext(ContextImpl&, const FlowForce& force) {
-    const DevicePlan plan(force, shape);
+    DevicePlan plan(force, shape);
+    plan.constants.resize(constants.getSize());
     ContextSelector selector(cc);
     constants.upload(plan.constants, true);
     if (!plan.weights.empty())

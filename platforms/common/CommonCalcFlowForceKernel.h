@@ -29,7 +29,7 @@ public:
 private:
     class ForceInfo;
 
-    void compile(const FlowForce& force);
+    DevicePlan compile(const FlowForce& force);
     void createArrays(const DevicePlan& plan);
     void addArguments();
     void setArguments(OpenMM::ContextImpl& context, bool includeForces);
@@ -43,7 +43,7 @@ private:
     int firstMolecule = 0, endMolecule = 0, numTiles = 0;
     std::string scaleParameterName;
     bool scaleDerivative = false, findsRoots = false, hasArguments = false;
-    OpenMM::ComputeArray layout, program, stages, steps, products, indices, constants, weights;
+    OpenMM::ComputeArray table, constants, weights;
     OpenMM::ComputeArray atoms;    // (molecules, numParticles)
     OpenMM::ComputeArray mixedArenas, realArenas;
     OpenMM::ComputeArray counters;    // evaluations of molecules outside of the inner support, roots that were not found

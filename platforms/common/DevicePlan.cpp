@@ -10,6 +10,8 @@
 #include "internal/ThermalEnergy.h"
 
 #include <algorithm>
+#include <cstring>
+#include <set>
 
 namespace OpenMMFlow {
 
@@ -61,32 +63,79 @@ public:
         addBase();
         for (int code : {FLOW_SUM_LOG_PROB, FLOW_FINISH_LOG_PROB, FLOW_ENERGY})
             operation(code);
-        layout().numForwardOperations = static_cast<int>(plan.program.size());
+        layout().numForwardOperations = static_cast<int>(program.size());
         // The layers backwards, the operations of each in the order that they were noted in.
         for (auto layer = wayBack.rbegin(); layer != wayBack.rend(); ++layer)
-            append(plan.program, *layer);
+            append(program, *layer);
         if (hasBlock)
             for (int code : {FLOW_WHITEN_BACKWARD, FLOW_BLOCK_GRADIENT, FLOW_BLOCK_TURN, FLOW_BLOCK_FORCES})
                 operation(code);
         operation(FLOW_FORCES);
-        layout().numOperations = static_cast<int>(plan.program.size());
+        layout().numOperations = static_cast<int>(program.size());
         layout().numTerms = numTerms;
         layout().termRow = mixedRows(numTerms);
         layout().baseTermRow += layout().termRow;
-        for (FlowStage& stage : plan.stages)
+        for (FlowStage& stage : stages)
             stage.termRow += layout().termRow;
         layout().partialRow = realRows(mostPartialSums);
         layout().numMixedRows = numMixedRows;
         layout().numRealRows = numRealRows;
+        layout().programTable = numbersOf<FlowLayout>(1);
+        layout().stagesTable = layout().programTable+numbersOf<FlowOperation>(program.size());
+        layout().stepsTable = layout().stagesTable+numbersOf<FlowStage>(stages.size());
+        layout().productsTable = layout().stepsTable+numbersOf<FlowStep>(steps.size());
+        layout().indicesTable = layout().productsTable+numbersOf<FlowProduct>(products.size());
+        appendNumbers(&plan.layout, 1);
+        appendNumbers(program.data(), program.size());
+        appendNumbers(stages.data(), stages.size());
+        appendNumbers(steps.data(), steps.size());
+        appendNumbers(products.data(), products.size());
+        appendNumbers(indices.data(), indices.size());
+        findParts();
     }
 
 private:
+    template <class T>
+    static int numbersOf(std::size_t count) {
+        static_assert(sizeof(T)%sizeof(int) == 0);
+        return static_cast<int>(count*sizeof(T)/sizeof(int));
+    }
+
+    template <class T>
+    void appendNumbers(const T* items, std::size_t count) {
+        const std::size_t place = plan.table.size();
+        plan.table.resize(place+numbersOf<T>(count));
+        std::memcpy(plan.table.data()+place, items, count*sizeof(T));
+    }
+
+    /** What of the kernel this model needs. */
+    void findParts() {
+        FlowKernelParts& parts = plan.parts;
+        std::set<int> types, activations;
+        parts.block = (layout().numBlock > 0);
+        for (const FlowOperation& operation : program) {
+            parts.mixtures = parts.mixtures || operation.code == FLOW_MIXTURE;
+            parts.mixtureRoots = parts.mixtureRoots || operation.code == FLOW_SOLVE;
+            if (operation.code == FLOW_TRANSFORM)
+                types.insert(stages[operation.index].transformerType);
+            if (operation.code == FLOW_PRODUCT)
+                activations.insert(steps[operation.index].activation);
+        }
+        parts.transformers = !types.empty();
+        if (types.size() == 1)
+            parts.transformerType = *types.begin();
+        if (activations.size() == 1)
+            parts.activation = *activations.begin();
+        for (const FlowStage& stage : stages)
+            plan.findsRoots = plan.findsRoots || stage.inverse;
+    }
+
     FlowLayout& layout() {
         return plan.layout;
     }
 
     void operation(int code, int index = 0) {
-        plan.program.push_back({code, index});
+        program.push_back({code, index});
     }
 
     int mixedRows(int count) {
@@ -137,10 +186,10 @@ private:
         l.numAngles = geometry.numAngles;
         l.numTorsions = geometry.numTorsions;
         l.numCoordinates = architecture.numCoordinates();
-        l.treeIndex = static_cast<int>(plan.indices.size());
+        l.treeIndex = static_cast<int>(indices.size());
         const MoleculeGatherer gatherer(architecture);
         for (const MoleculeGatherer::TreeBond& bond : gatherer.getTree())
-            append(plan.indices, {bond.parent, bond.child});
+            append(indices, {bond.parent, bond.child});
         l.bondIndex = appendAtoms(geometry.bonds, 2*l.numBonds);
         l.angleIndex = appendAtoms(geometry.angles, 3*l.numAngles);
         l.torsionIndex = appendAtoms(geometry.torsions, 4*l.numTorsions);
@@ -165,8 +214,8 @@ private:
         l.chiRow = mixedRows(l.numRanges);
         l.wallRow = mixedRows(l.numRanges);
         l.outsideRow = mixedRows(l.numRanges);
-        l.scratchRow = mixedRows(3*shape.maxSlices);
-        l.totalRow = mixedRows(4);
+        l.scratchRow = mixedRows(3*flowKernelMaxSlices);
+        l.totalRow = mixedRows(6);
     }
 
     /** After the other ranges and terms. */
@@ -207,8 +256,8 @@ private:
     }
 
     int appendAtoms(const int* atoms, int count) {
-        plan.indices.insert(plan.indices.end(), atoms, atoms+count);
-        return static_cast<int>(plan.indices.size())-count;
+        indices.insert(indices.end(), atoms, atoms+count);
+        return static_cast<int>(indices.size())-count;
     }
 
     /** @param volumePower  of the bond or of the sine of the angle in the volume element */
@@ -225,15 +274,15 @@ private:
         FlowStage stage = {};
         stage.map = mapNumber(layer.plan().map);
         stage.count = static_cast<int>(layer.getCoordinates().size());
-        stage.coordinateIndex = append(plan.indices, layer.getCoordinates());
+        stage.coordinateIndex = append(indices, layer.getCoordinates());
         stage.parameterConstant = addParameters(layer.plan());
         stage.termRow = terms(stage.count);
         stage.densityRow = mixedRows(stage.count);
         stage.slopeRow = mixedRows(stage.count);
-        const int index = static_cast<int>(plan.stages.size());
+        const int index = static_cast<int>(stages.size());
         operation(FLOW_MARGINAL, index);
         wayBack.push_back({{FLOW_MARGINAL_BACKWARD, index}});
-        plan.stages.push_back(stage);
+        stages.push_back(stage);
     }
 
     static int mapNumber(MarginalPlan::Map map) {
@@ -271,7 +320,7 @@ private:
                     numbers[coordinate] = count++;
                 addParameters(Marginals(base).plan());
             }
-        layout().baseIndex = append(plan.indices, numbers);
+        layout().baseIndex = append(indices, numbers);
         layout().baseTermRow = terms(count);
         operation(FLOW_BASE);
     }
@@ -283,8 +332,8 @@ private:
             (domains[i] == Domain::Circle ? circular : plain).push_back(i);
         stage.numPlain = static_cast<int>(plain.size());
         stage.numCircularFeatures = static_cast<int>(circular.size());
-        stage.plainIndex = append(plan.indices, plain);
-        stage.circularIndex = append(plan.indices, circular);
+        stage.plainIndex = append(indices, plain);
+        stage.circularIndex = append(indices, circular);
         stage.termRow = terms(static_cast<int>(layer.transformed.size()));
         if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
             addMixture(layer, *mixture, domains, stage);
@@ -311,7 +360,7 @@ private:
             FlowStage& stage) {
         const TransformerLayout order(layer, domains);
         const int D = static_cast<int>(order.transformed.size());
-        stage.transformedIndex = append(plan.indices, order.transformed);
+        stage.transformedIndex = append(indices, order.transformed);
         stage.numCircles = order.numCircles;
         stage.numIntervals = D-order.numCircles;
         stage.onRealLine = (domains[order.transformed.front()] == Domain::Real);
@@ -321,17 +370,17 @@ private:
         std::vector<double> settings = transformer.settings;
         settings.resize(TransformerDescriptor::MAX_SETTINGS);
         stage.headConstant = append(plan.constants, settings);
-        stage.otherOffsetIndex = append(plan.indices, order.otherOffsets);
+        stage.otherOffsetIndex = append(indices, order.otherOffsets);
         // Those of the first coordinate on a circle.
-        stage.circleOffsetIndex = append(plan.indices, order.circleOffsets);
+        stage.circleOffsetIndex = append(indices, order.circleOffsets);
         addCouplingRows(layer, D, order.numOutputs, stage);
-        const int index = static_cast<int>(plan.stages.size());
+        const int index = static_cast<int>(stages.size());
         operation(FLOW_FEATURES, index);
         wayBack.push_back({{FLOW_TRANSFORM_BACKWARD, index}});
         addNetworks(layer.conditioner, order.outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
         operation(FLOW_TRANSFORM, index);
-        plan.stages.push_back(stage);
+        stages.push_back(stage);
     }
 
     void addMixture(const CouplingLayer& layer, const SmoothMixtureTransformer& transformer, const std::vector<Domain>& domains,
@@ -339,12 +388,12 @@ private:
         // Intervals first, then circles; order[d] is the place of d in the file.
         const int D = static_cast<int>(layer.transformed.size()), K = transformer.components;
         std::vector<int> order;
-        stage.transformedIndex = static_cast<int>(plan.indices.size());
+        stage.transformedIndex = static_cast<int>(indices.size());
         for (Domain domain : {Domain::Interval, Domain::Circle})
             for (int d = 0; d < D; d++)
                 if (domains[layer.transformed[d]] == domain) {
                     order.push_back(d);
-                    plan.indices.push_back(layer.transformed[d]);
+                    indices.push_back(layer.transformed[d]);
                     (domain == Domain::Interval ? stage.numIntervals : stage.numCircles)++;
                 }
         stage.transformerType = -1;
@@ -359,7 +408,7 @@ private:
         stage.componentRow = stage.rawGradientRow;
         if (stage.inverse)
             stage.parameterRow = temporaryRows(7*K*D);
-        const int index = static_cast<int>(plan.stages.size());
+        const int index = static_cast<int>(stages.size());
         operation(FLOW_FEATURES, index);
         wayBack.push_back({{FLOW_COMPONENTS_BACKWARD, index}, {FLOW_MIXTURE_BACKWARD, index}});
         // Rows of the raw parameters are (5, K, D) here and (5, D, K) in the file.
@@ -371,12 +420,28 @@ private:
         }
         addNetworks(layer.conditioner, outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
+        operation(FLOW_SOFTMAX, index);
         if (stage.inverse)
             for (int code : {FLOW_PARAMETERS, FLOW_SOLVE})
                 operation(code, index);
         for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
             operation(code, index);
-        plan.stages.push_back(stage);
+        stages.push_back(stage);
+    }
+
+    static int numQuads(int outputs) {
+        return (outputs+3)/4;
+    }
+
+    /** A matrix of (inputs, outputs) from a place that is a multiple of 4, with the outputs filled up to quads; which place. */
+    template <class Value>
+    int addMatrix(int inputs, int outputs, Value value) {
+        plan.weights.resize((plan.weights.size()+3)/4*4);
+        const int place = static_cast<int>(plan.weights.size());
+        for (int input = 0; input < inputs; input++)
+            for (int output = 0; output < 4*numQuads(outputs); output++)
+                plan.weights.push_back(output < outputs ? value(input, output) : 0);
+        return place;
     }
 
     static int activationNumber(ActivationType type) {
@@ -417,10 +482,9 @@ private:
                 product.inputs = inputs;
                 product.outputs = outputs;
                 product.sourceRow = source;
-                product.matrixWeight = static_cast<int>(plan.weights.size());
-                for (int j = 0; j < inputs; j++)
-                    for (int o = 0; o < outputs; o++)
-                        plan.weights.push_back(dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j]);
+                product.matrixWeight = addMatrix(inputs, outputs, [&](int j, int o) {
+                    return dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j];
+                });
                 product.biasWeight = static_cast<int>(plan.weights.size());
                 for (int o = 0; o < outputs; o++)
                     plan.weights.push_back(dense.bias.values[rows[o]]);
@@ -434,10 +498,9 @@ private:
                 transposed.inputs = outputs;
                 transposed.outputs = inputs;
                 transposed.sourceRow = (last ? stage.rawGradientRow+firstRawRow : temporaryRows(outputs));
-                transposed.matrixWeight = static_cast<int>(plan.weights.size());
-                for (int o = 0; o < outputs; o++)
-                    for (int j = 0; j < inputs; j++)
-                        plan.weights.push_back(dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j]);
+                transposed.matrixWeight = addMatrix(outputs, inputs, [&](int o, int j) {
+                    return dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j];
+                });
                 transposed.biasWeight = -1;
                 transposed.slopeRow = slopes;
                 source = product.targetRow;
@@ -450,42 +513,48 @@ private:
             }
             firstRawRow += static_cast<int>(network.back().bias.values.size());
         }
-        for (std::vector<FlowProduct>& products : forward)
-            addStep(products, conditioner.activation, plan.program);
-        for (std::vector<FlowProduct>& products : backward)
-            addStep(products, conditioner.activation, wayBack.back());
+        for (std::vector<FlowProduct>& items : forward)
+            addStep(items, conditioner.activation, program);
+        for (std::vector<FlowProduct>& items : backward)
+            addStep(items, conditioner.activation, wayBack.back());
     }
 
-    void addStep(std::vector<FlowProduct>& products, ActivationType activation, std::vector<FlowOperation>& operations) {
+    void addStep(std::vector<FlowProduct>& items, ActivationType activation, std::vector<FlowOperation>& operations) {
         FlowStep step = {};
-        step.firstProduct = static_cast<int>(plan.products.size());
+        step.firstProduct = static_cast<int>(products.size());
         step.activation = activationNumber(activation);
-        int shortest = products.front().inputs;
-        for (FlowProduct& product : products) {
-            product.firstOutput = step.numOutputs;
-            step.numOutputs += product.outputs;
+        int shortest = items.front().inputs;
+        for (FlowProduct& product : items) {
+            product.firstQuad = step.numQuads;
+            product.numQuads = numQuads(product.outputs);
+            step.numQuads += product.numQuads;
             shortest = std::min(shortest, product.inputs);
         }
         // Networks without features are their bias, and have no gradient.
-        if (step.numOutputs == 0)
+        if (step.numQuads == 0)
             return;
-        append(plan.products, products);
-        // Enough for all work-items, but no sum shorter than some inputs.
-        const int smallestSum = 8, chunks = (shape.tile == 1 ? 1 : shape.tile/4);
-        step.slices = std::max(1, std::min(shape.groupSize/(step.numOutputs*chunks), shortest/smallestSum));
-        const int index = static_cast<int>(plan.steps.size());
+        append(products, items);
+        // Enough for all work-items, but no sum much shorter than what a work-item reads at once.
+        const int smallestSum = 8, chunks = shape.tile/flowKernelLanes(shape.tile);
+        step.slices = std::clamp(shape.groupSize/(step.numQuads*chunks), 1, std::max(1, (shortest+smallestSum-1)/smallestSum));
+        const int index = static_cast<int>(steps.size());
         operations.push_back({FLOW_PRODUCT, index});
         if (step.slices > 1) {
             operations.push_back({FLOW_SUM_SLICES, index});
-            mostPartialSums = std::max(mostPartialSums, step.slices*step.numOutputs);
+            mostPartialSums = std::max(mostPartialSums, 4*step.slices*step.numQuads);
         }
-        plan.steps.push_back(step);
+        steps.push_back(step);
     }
 
     DevicePlan& plan;
     const FlowForce& force;
     const Architecture architecture;    // without permutations
     const Shape shape;
+    std::vector<FlowOperation> program;
+    std::vector<FlowStage> stages;
+    std::vector<FlowStep> steps;
+    std::vector<FlowProduct> products;
+    std::vector<int> indices;
     std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
     int numMixedRows = 0, numRealRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;
 };

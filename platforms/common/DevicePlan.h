@@ -3,6 +3,7 @@
 #define OPENMMFLOW_DEVICEPLAN_H_
 
 #include "FlowForce.h"
+#include "FlowKernelSource.h"
 
 #include <vector>
 
@@ -16,21 +17,18 @@ using mixed = double;    // constants are uploaded in the precision of the devic
  * models of the same architecture differ in `constants` and `weights` alone.
  */
 struct DevicePlan {
-    /** What the kernel is compiled with. */
+    /** How the kernel shares out the work. */
     struct Shape {
         int tile;         // molecules of a tile
-        int maxSlices;    // rows that work-items sum up first when a column is reduced
         int groupSize;    // work-items of a group
     };
     DevicePlan(const FlowForce& force, const Shape& shape);
 
     FlowLayout layout = {};
-    std::vector<FlowOperation> program;
-    std::vector<FlowStage> stages;
-    std::vector<FlowStep> steps;
-    std::vector<FlowProduct> products;
-    std::vector<int> indices;
+    std::vector<int> table;    // the layout and the lists of operations, stages, steps, products and indices
     std::vector<double> constants, weights;
+    bool findsRoots = false;    // of transformers
+    FlowKernelParts parts;
 
 private:
     class Builder;

@@ -3,6 +3,7 @@
 
 #include <iomanip>
 #include <sstream>
+#include <utility>
 
 namespace OpenMMFlow {
 
@@ -15,12 +16,28 @@ static std::string literal(double value) {
 std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant& variant) {
     std::map<std::string, std::string> definitions = {
         {"TILE", std::to_string(variant.tile)},
+        {"LANES", std::to_string(flowKernelLanes(variant.tile))},
         {"MAX_SLICES", std::to_string(flowKernelMaxSlices)},
         {"PI", literal(3.14159265358979323846)}};
+    const FlowKernelParts& parts = variant.parts;
+    const std::pair<const char*, bool> present[] = {{"HAS_BLOCK", parts.block}, {"HAS_MIXTURES", parts.mixtures},
+            {"HAS_MIXTURE_ROOTS", parts.mixtureRoots}, {"HAS_TRANSFORMERS", parts.transformers}};
+    for (const auto& [name, isPresent] : present)
+        if (isPresent)
+            definitions[name] = "1";
+    if (parts.transformerType)
+        definitions["TRANSFORMER_TYPE"] = std::to_string(*parts.transformerType);
+    if (parts.activation)
+        definitions["ACTIVATION"] = std::to_string(*parts.activation);
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";
         definitions["NUM_MIXED_ROWS"] = std::to_string(variant.numMixedRows);
         definitions["NUM_REAL_ROWS"] = std::to_string(variant.numRealRows);
+    }
+    if (variant.numTableNumbers > 0) {
+        definitions["TABLES_ARE_LOCAL"] = "1";
+        definitions["NUM_TABLE_NUMBERS"] = std::to_string(variant.numTableNumbers);
+        definitions["NUM_CONSTANTS"] = std::to_string(variant.numConstants);
     }
     return definitions;
 }

@@ -3,6 +3,7 @@
 #define OPENMMFLOW_FLOWKERNELSOURCE_H_
 
 #include <map>
+#include <optional>
 #include <string>
 
 namespace OpenMMFlow {
@@ -10,14 +11,27 @@ namespace OpenMMFlow {
 /** The source of the device kernel in OpenMM's common compute language: the files of kernels/ and the formulas. */
 extern const std::string flowKernelSource;
 
+/** The parts of the kernel that a model needs. What it does without is left out: that is most of the text. */
+struct FlowKernelParts {
+    bool block = false, mixtures = false, mixtureRoots = false, transformers = false;
+    std::optional<int> transformerType, activation;    // if there is only one
+};
+
 /** What the source is specialized by. */
 struct FlowKernelVariant {
     int tile;                 // molecules of a tile: 1, or a multiple of 4
+    FlowKernelParts parts;
     int numMixedRows = 0, numRealRows = 0;    // of arenas in local memory; 0 for arenas in global memory
+    int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
 };
 
 /** Work-items that reduce a column first. */
 constexpr int flowKernelMaxSlices = 16;
+
+/** Molecules that a work-item multiplies a weight with at once. */
+constexpr int flowKernelLanes(int tile) {
+    return tile < 8 ? tile : 8;
+}
 
 /** The preprocessor definitions of a variant, for ComputeContext::compileProgram(). */
 std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant& variant);

@@ -13,23 +13,40 @@
 
 namespace OpenMMFlow {
 
-/** Precision, variant, architecture. */
-using CompiledVariant = std::tuple<std::string, FlowKernelVariant, std::string>;
+/** A variant and what it is called. */
+struct NamedVariant {
+    std::string name;
+    FlowKernelVariant variant;
+};
 
-/** Those that CommonCalcFlowForceKernel chooses from, in each precision. */
+/** Precision, variant, architecture. */
+using CompiledVariant = std::tuple<std::string, NamedVariant, std::string>;
+
+/** Those that CommonCalcFlowForceKernel chooses from, in each precision, for a usual model and for one that needs every part of the kernel. */
 inline auto compiledVariants(const std::vector<std::string>& architectures) {
-    const FlowKernelVariant local = {1, 704, 5120}, global = {1}, tile = {16};
-    return testing::Combine(testing::Values("single", "mixed", "double"), testing::Values(local, global, tile), testing::ValuesIn(architectures));
+    FlowKernelParts usual, all;
+    usual.mixtures = true;
+    usual.activation = 0;
+    all.block = all.mixtures = all.mixtureRoots = all.transformers = true;
+    const std::vector<NamedVariant> variants = {
+        {"OneLocal", {1, usual, 448, 4096, 4096, 896}},
+        {"OneWithLocalTables", {1, usual, 0, 0, 4096, 896}},
+        {"One", {1, usual}},
+        {"TileOf4", {4, usual, 0, 0, 4096, 896}},
+        {"TileOf32", {32, usual, 0, 0, 4096, 896}},
+        {"OneOfAllParts", {1, all}},
+        {"TileOf32OfAllParts", {32, all, 0, 0, 4096, 896}}};
+    return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
 }
 
 inline std::string compiledVariantName(const testing::TestParamInfo<CompiledVariant>& info) {
     const auto& [precision, variant, architecture] = info.param;
-    return precision+"Tile"+std::to_string(variant.tile)+(variant.numRealRows > 0 ? "Local_" : "_")+architecture;
+    return precision+variant.name+"_"+architecture;
 }
 
 /** What GoogleTest prints of a variant. */
-inline void PrintTo(const FlowKernelVariant& variant, std::ostream* out) {
-    *out << "tile of " << variant.tile;
+inline void PrintTo(const NamedVariant& variant, std::ostream* out) {
+    *out << variant.name;
 }
 
 } // namespace OpenMMFlow

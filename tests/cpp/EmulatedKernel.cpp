@@ -22,6 +22,11 @@
 #define SYNC_THREADS
 #define ATOMIC_ADD(target, value) (*(target) += (value))
 #define TILE 1
+#define LANES 1
+#define HAS_BLOCK 1
+#define HAS_MIXTURES 1
+#define HAS_MIXTURE_ROOTS 1
+#define HAS_TRANSFORMERS 1
 #define MAX_SLICES 16
 #define PI 3.14159265358979323846
 
@@ -52,6 +57,7 @@ template <class Real>
 struct Vector4 {
     Real x, y, z, w;
 };
+using int4 = Vector4<int>;
 
 } // namespace
 
@@ -105,7 +111,7 @@ struct Arguments {
 
     Arguments(const FlowForce& force, const std::vector<OpenMM::Vec3>& positions) :
             // As many work-items as share the work on a GPU, so that sums are split as they are there.
-            plan(force, {1, flowKernelMaxSlices, 512}), constants(plan.constants.begin(), plan.constants.end()),
+            plan(force, {1, 512}), constants(plan.constants.begin(), plan.constants.end()),
             weights(plan.weights.begin(), plan.weights.end()), atoms(positions.size()), mixedArena(plan.layout.numMixedRows),
             realArena(plan.layout.numRealRows), forces(3*positions.size()) {
         std::iota(atoms.begin(), atoms.end(), 0);
@@ -125,19 +131,10 @@ struct Arguments {
     }
 };
 
-/** The plan's structures under the names that they have in one of the namespaces. */
-template <class To, class From>
-const To* as(const std::vector<From>& items) {
-    static_assert(sizeof(To) == sizeof(From));
-    return reinterpret_cast<const To*>(items.data());
-}
-
 } // namespace
 
 #define RUN(space, ...) \
-    space::computeFlowForce(reinterpret_cast<const space::FlowLayout*>(&a.plan.layout), as<space::FlowOperation>(a.plan.program), \
-            as<space::FlowStage>(a.plan.stages), as<space::FlowStep>(a.plan.steps), as<space::FlowProduct>(a.plan.products), \
-            a.plan.indices.data(), a.constants.data(), a.weights.data(), a.atoms.data(), 0, 1, a.mixedArena.data(), a.realArena.data(), \
+    space::computeFlowForce(reinterpret_cast<const int4*>(a.plan.table.data()), a.constants.data(), a.weights.data(), a.atoms.data(), 0, 1, a.mixedArena.data(), a.realArena.data(), \
             a.counters, a.posq.data(), a.forces.data(), &a.energy, &a.energy, -1, 0, static_cast<int>(positions.size()), \
             space::mixed(1), 1, a.box, a.box, a.box __VA_ARGS__)
 

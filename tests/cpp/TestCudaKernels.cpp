@@ -29,7 +29,7 @@ TEST_P(CudaKernels, Compile) {
 
     const DevicePrologue prologue(OPENMM_CUDA_LIBRARY);
     const std::string text = prologue(precision, "#define SYNC_WARPS __syncwarp();\n", {}, "CUDA definitions for the macros and functions needed",
-            flowKernelDefinitions(variant))+prologue.constantWith("inline __device__ int2 operator-(int2 a)")+flowKernelSource;
+            flowKernelDefinitions(variant.variant))+prologue.constantWith("inline __device__ int2 operator-(int2 a)")+flowKernelSource;
     const std::string target = "-arch=compute_"+architecture;
     const char* options[] = {target.c_str(), "--use_fast_math"};
     nvrtcProgram program;

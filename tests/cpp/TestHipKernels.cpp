@@ -24,7 +24,7 @@ TEST_P(HipKernels, Compile) {
     const std::string first = std::string("#define USE_HIP 1\n")+(architecture == "gfx1030" ? "#define AMD_RDNA 1\n" : "");
     const std::string text = prologue(precision, first,
             {{"sqrt", "__fsqrt_rn"}, {"rsqrt", "__frsqrt_rn"}, {"exp", "__expf"}, {"log", "__logf"}},
-            "HIP definitions for the macros and functions needed", flowKernelDefinitions(variant))+
+            "HIP definitions for the macros and functions needed", flowKernelDefinitions(variant.variant))+
             prologue.constantWith("T warpShuffle(const T& input")+prologue.constantWith("vector operations to simplify code")+
             flowKernelSource;
     hiprtcProgram program;

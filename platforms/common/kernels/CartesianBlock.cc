@@ -10,15 +10,15 @@ static DEVICE inline Vector constantVector(Constants values) {
     return v;
 }
 
-static DEVICE inline int firstRangeOfBlock(GLOBAL const FlowLayout* layout) {
+static DEVICE inline int firstRangeOfBlock(Layout layout) {
     return layout->numBonds+layout->numAngles+layout->numTorsions;
 }
 
-static DEVICE inline int rangeOfAlignment(GLOBAL const FlowLayout* layout) {
+static DEVICE inline int rangeOfAlignment(Layout layout) {
     return layout->numRanges-1;
 }
 
-static DEVICE inline Matrix3 rotationAt(GLOBAL const FlowLayout* layout, MixedArena arena, int t) {
+static DEVICE inline Matrix3 rotationAt(Layout layout, MixedArena arena, int t) {
     const int row = layout->rotationRow;
     Matrix3 m;
     m.xx = AT(arena, row);
@@ -33,7 +33,7 @@ static DEVICE inline Matrix3 rotationAt(GLOBAL const FlowLayout* layout, MixedAr
     return m;
 }
 
-static DEVICE inline SymmetricMatrix3 inverseAt(GLOBAL const FlowLayout* layout, MixedArena arena, int t) {
+static DEVICE inline SymmetricMatrix3 inverseAt(Layout layout, MixedArena arena, int t) {
     const int row = layout->rotationRow+9;
     SymmetricMatrix3 m;
     m.xx = AT(arena, row);
@@ -45,7 +45,7 @@ static DEVICE inline SymmetricMatrix3 inverseAt(GLOBAL const FlowLayout* layout,
     return m;
 }
 
-static DEVICE inline void setAlignment(GLOBAL const FlowLayout* layout, MixedArena arena, int t, Alignment a) {
+static DEVICE inline void setAlignment(Layout layout, MixedArena arena, int t, Alignment a) {
     const int row = layout->rotationRow;
     AT(arena, row) = a.rotation.xx;
     AT(arena, row+1) = a.rotation.xy;
@@ -66,7 +66,7 @@ static DEVICE inline void setAlignment(GLOBAL const FlowLayout* layout, MixedAre
 
 // The block as it is whitened, with the volume element and the continuation of its alignment. One work-item for each molecule: the
 // eigenvector takes a fixed number of steps, one after the other.
-static DEVICE void alignBlock(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena) {
+static DEVICE void alignBlock(Layout layout, Indices indices, Constants constants, MixedArena arena) {
     const int B = layout->numBlock;
     Indices block = indices+layout->blockIndex;
     Constants reference = constants+layout->referenceConstant;
@@ -94,7 +94,7 @@ static DEVICE void alignBlock(GLOBAL const FlowLayout* layout, Indices indices, 
         }
         setAlignment(layout, arena, t, best);
         const int i = rangeOfAlignment(layout);
-        GLOBAL const FlowRange* range = rangeOf(layout, constants, i);
+        Range range = rangeOf(layout, constants, i);
         mixed ratio = best.determinant*constants[layout->inverseReferenceDeterminantConstant], radius = SQRT(squares/B);
         Continued chi = chiOfLength(ratio, range->chiLow0, range->inverseChiLow);
         Continued w = wallOf(radius, range);
@@ -108,12 +108,12 @@ static DEVICE void alignBlock(GLOBAL const FlowLayout* layout, Indices indices, 
 }
 
 // What the walls of the block's coordinates are multiplied with: where the alignment loses its meaning they do, too.
-static DEVICE inline mixed chiOfAlignment(GLOBAL const FlowLayout* layout, MixedArena arena, int t) {
+static DEVICE inline mixed chiOfAlignment(Layout layout, MixedArena arena, int t) {
     return layout->blockIsAligned ? AT(arena, layout->chiRow+rangeOfAlignment(layout)) : (mixed) 1;
 }
 
 // The block's coordinates, with the continuation of each.
-static DEVICE void whitenBlock(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena) {
+static DEVICE void whitenBlock(Layout layout, Constants constants, MixedArena arena) {
     const int B = layout->numBlock, first = firstRangeOfBlock(layout);
     FOR_EACH(layout->blockDimensions) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
@@ -122,7 +122,7 @@ static DEVICE void whitenBlock(GLOBAL const FlowLayout* layout, Constants consta
         for (int i = 0; i < B; i++)
             x += vectorDot(constantVector(whitening+3*i),
                     vectorDifference(vectorAt(arena, layout->alignedRow+3*i, t), constantVector(reference+3*i)));
-        GLOBAL const FlowRange* range = rangeOf(layout, constants, first+d);
+        Range range = rangeOf(layout, constants, first+d);
         AT(arena, layout->whitenedRow+d) = x;
         AT(arena, layout->coordinateRow+first+d) = saturate(x, range->lower, range->upper, range->margin).value;
         AT(arena, layout->chiRow+first+d) = 1;
@@ -132,11 +132,11 @@ static DEVICE void whitenBlock(GLOBAL const FlowLayout* layout, Constants consta
 }
 
 // The gradient of lambda*flow + wall with respect to the block's coordinates, in the place of that of ln p.
-static DEVICE void whitenBlockBackward(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena, mixed lambda) {
+static DEVICE void whitenBlockBackward(Layout layout, Constants constants, MixedArena arena, mixed lambda) {
     const int first = firstRangeOfBlock(layout);
     FOR_EACH(layout->blockDimensions) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
-        GLOBAL const FlowRange* range = rangeOf(layout, constants, first+d);
+        Range range = rangeOf(layout, constants, first+d);
         mixed x = AT(arena, layout->whitenedRow+d), chi = AT(arena, layout->totalRow);
         Continued w = wallOf(x, range);
         mixed gradient = chiOfAlignment(layout, arena, t)*w.d1;
@@ -149,7 +149,7 @@ static DEVICE void whitenBlockBackward(GLOBAL const FlowLayout* layout, Constant
 }
 
 // The same with respect to the block as it is whitened.
-static DEVICE void blockGradient(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena, mixed lambda) {
+static DEVICE void blockGradient(Layout layout, Constants constants, MixedArena arena, mixed lambda) {
     const int B = layout->numBlock, D = layout->blockDimensions, first = firstRangeOfBlock(layout);
     FOR_EACH(B) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
@@ -161,7 +161,7 @@ static DEVICE void blockGradient(GLOBAL const FlowLayout* layout, Constants cons
             walls += AT(arena, layout->whitenedRow+d);
         }
         if (layout->blockIsAligned) {
-            GLOBAL const FlowRange* range = rangeOf(layout, constants, rangeOfAlignment(layout));
+            Range range = rangeOf(layout, constants, rangeOfAlignment(layout));
             mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3), ratio = AT(arena, layout->determinantRatioRow);
             Continued c = chiOfLength(ratio, range->chiLow0, range->inverseChiLow);
             // With respect to ln det A, of which ln p has -1.
@@ -178,7 +178,7 @@ static DEVICE void blockGradient(GLOBAL const FlowLayout* layout, Constants cons
 }
 
 // How the rotation answers to that gradient.
-static DEVICE void blockTurn(GLOBAL const FlowLayout* layout, MixedArena arena) {
+static DEVICE void blockTurn(Layout layout, MixedArena arena) {
     FOR_EACH(1) {
         int t = ITEM_MOLECULE;
         Vector torque = {(mixed) 0, (mixed) 0, (mixed) 0};
@@ -189,9 +189,9 @@ static DEVICE void blockTurn(GLOBAL const FlowLayout* layout, MixedArena arena) 
     }
 }
 
-static DEVICE void addBlockForces(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena,
-        GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
-        GLOBAL mm_ulong* RESTRICT forceBuffers) {
+static DEVICE void addBlockForces(Layout layout, Indices indices, Constants constants, MixedArena arena,
+        GLOBAL const int* atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
+        GLOBAL mm_ulong* forceBuffers) {
     FOR_EACH(layout->numBlock) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         if (firstMolecule+t >= numMolecules)

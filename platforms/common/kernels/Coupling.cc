@@ -14,41 +14,44 @@ typedef struct {
     MixtureComponentEnds ends;
 } FlowComponent;
 
-static DEVICE inline real rawParameter(GLOBAL const FlowStage* stage, RealArena arena, int p, int k, int d, int t) {
+static DEVICE inline real rawParameter(Stage stage, RealArena arena, int p, int k, int d, int t) {
     return AT(arena, stage->rawRow+(p*stage->components+k)*(stage->numIntervals+stage->numCircles)+d);
 }
 
-// Element k of the softmax over the components of block p; also the sum of elements 0 to k.
-static DEVICE inline real softmax(GLOBAL const FlowStage* stage, RealArena arena, int p, int k, int d, int t, real* cumulative) {
-    const int K = stage->components;
-    real largest = rawParameter(stage, arena, p, 0, d, t);
-    for (int j = 1; j < K; j++)
-        largest = max(largest, rawParameter(stage, arena, p, j, d, t));
-    real sum = 0, upToK = 0, element = 0;
-    for (int j = 0; j < K; j++) {
-        real e = exp(rawParameter(stage, arena, p, j, d, t)-largest);
-        sum += e;
-        if (j == k) {
-            element = e;
-            upToK = sum;
+// Raw parameters of a softmax over components become its elements, in place: weights, and what centres of the published head are the
+// cumulative sums of.
+static DEVICE void softmax(Stage stage, RealArena arena) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    FOR_EACH(stage->published ? 2*D : D) {
+        int i = ITEM_ROW, t = ITEM_MOLECULE;
+        const int first = stage->rawRow+(i < D ? i : 2*K*D+i-D);
+        real largest = AT(arena, first);
+        for (int k = 1; k < K; k++)
+            largest = max(largest, AT(arena, first+k*D));
+        real sum = 0;
+        for (int k = 0; k < K; k++) {
+            real e = exp(AT(arena, first+k*D)-largest);
+            AT(arena, first+k*D) = e;
+            sum += e;
         }
+        const real scale = (real) 1/sum;
+        for (int k = 0; k < K; k++)
+            AT(arena, first+k*D) *= scale;
     }
-    *cumulative = upToK/sum;
-    return element/sum;
 }
 
-static DEVICE FlowComponent mixtureHead(GLOBAL const FlowStage* stage, Constants constants, RealArena arena, int k, int d, int t) {
+static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena arena, int k, int d, int t) {
     const bool circular = (d >= stage->numIntervals);
     Constants head = constants+stage->headConstant;
     const real bound = (real) head[2], floor0 = (real) head[3];
     const real prior = ((real) k+(real) 0.5)/(real) stage->components;
-    real cumulative;
     HeadParameter mu, sigma;
     HeadParameter alpha = headLogistic(rawParameter(stage, arena, 1, k, d, t), (real) head[0], (real) head[1]);
     HeadParameter floorValue = headLogistic(rawParameter(stage, arena, 4, k, d, t), floor0, (real) 1-floor0);
     if (stage->published) {
-        softmax(stage, arena, 2, k, d, t, &cumulative);
-        mu.value = cumulative;
+        mu.value = (real) 0;
+        for (int j = 0; j <= k; j++)
+            mu.value += rawParameter(stage, arena, 2, j, d, t);
         mu.d1 = (real) 1;
         if (circular) {
             sigma = headSteepnessOnCircle(-bound, bound);
@@ -67,7 +70,7 @@ static DEVICE FlowComponent mixtureHead(GLOBAL const FlowStage* stage, Constants
         sigma = headSteepnessOnInterval(rawParameter(stage, arena, 3, k, d, t), bound, (real) 1/bound);
     }
     FlowComponent c;
-    c.weight = softmax(stage, arena, 0, k, d, t, &cumulative);
+    c.weight = rawParameter(stage, arena, 0, k, d, t);
     c.mu = mu.value;
     c.dMu = mu.d1;
     c.sigma = sigma.value;
@@ -81,7 +84,7 @@ static DEVICE FlowComponent mixtureHead(GLOBAL const FlowStage* stage, Constants
 }
 
 // The conditioning coordinates as the networks see them, and where the mixtures are evaluated unless that is to be solved for.
-static DEVICE void features(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+static DEVICE void features(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
     const int numPlain = stage->numPlain, numCircular = stage->numCircularFeatures, D = stage->numIntervals+stage->numCircles;
     FOR_EACH(numPlain+numCircular+D) {
@@ -101,7 +104,7 @@ static DEVICE void features(GLOBAL const FlowLayout* layout, GLOBAL const FlowSt
     }
 }
 
-static DEVICE void featuresBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+static DEVICE void featuresBackward(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
     const int numPlain = stage->numPlain, numCircular = stage->numCircularFeatures, numFeatures = numPlain+2*numCircular;
     FOR_EACH(numPlain+numCircular) {
@@ -125,7 +128,7 @@ static DEVICE void featuresBackward(GLOBAL const FlowLayout* layout, GLOBAL cons
 
 // The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not halve
 // the residual. Not a number is never found.
-static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, real y, bool circular, int d, int t, bool* found) {
+static DEVICE real solveMixture(Stage stage, RealArena arena, real y, bool circular, int d, int t, bool* found) {
     const int K = stage->components, D = stage->numIntervals+stage->numCircles;
     real low = 0, high = 1, x = y, last = 2;
     *found = true;
@@ -161,7 +164,7 @@ static DEVICE real solveMixture(GLOBAL const FlowStage* stage, RealArena arena, 
 }
 
 // The parameters of all components, for root finding.
-static DEVICE void parameters(GLOBAL const FlowStage* stage, Constants constants, RealArena arena) {
+static DEVICE void parameters(Stage stage, Constants constants, RealArena arena) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
@@ -178,7 +181,7 @@ static DEVICE void parameters(GLOBAL const FlowStage* stage, Constants constants
 }
 
 // The coordinates as roots of their mixtures.
-static DEVICE void solve(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+static DEVICE void solve(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena, int firstMolecule, int numMolecules, GLOBAL mm_ulong* counters) {
     FOR_EACH(stage->numIntervals+stage->numCircles) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
@@ -194,7 +197,7 @@ static DEVICE void solve(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage
 }
 
 // All components at their argument, or their gradient with respect to the raw parameters.
-static DEVICE void components(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+static DEVICE void components(Layout layout, Stage stage, Indices indices, Constants constants,
         MixedArena arena, RealArena realArena, bool backward) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(K*D) {
@@ -232,7 +235,7 @@ static DEVICE void components(GLOBAL const FlowLayout* layout, GLOBAL const Flow
     }
 }
 
-static DEVICE void mixture(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+static DEVICE void mixture(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(D) {
@@ -257,7 +260,7 @@ static DEVICE void mixture(GLOBAL const FlowLayout* layout, GLOBAL const FlowSta
     }
 }
 
-static DEVICE void mixtureBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena,
+static DEVICE void mixtureBackward(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(D) {
@@ -268,14 +271,14 @@ static DEVICE void mixtureBackward(GLOBAL const FlowLayout* layout, GLOBAL const
         if (stage->published) {
             // mu_k = share_0+...+share_k, share = softmax(raw)
             const int first = stage->rawGradientRow+2*K*D+d;
-            real sum = 0, mean = 0, cumulative;
+            real sum = 0, mean = 0;
             for (int k = K-1; k >= 0; k--) {
                 sum += AT(realArena, first+k*D);
                 AT(realArena, first+k*D) = sum;
-                mean += sum*softmax(stage, realArena, 2, k, d, t, &cumulative);
+                mean += sum*rawParameter(stage, realArena, 2, k, d, t);
             }
             for (int k = 0; k < K; k++)
-                AT(realArena, first+k*D) = softmax(stage, realArena, 2, k, d, t, &cumulative)*(AT(realArena, first+k*D)-mean);
+                AT(realArena, first+k*D) = rawParameter(stage, realArena, 2, k, d, t)*(AT(realArena, first+k*D)-mean);
         }
     }
 }

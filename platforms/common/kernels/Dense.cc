@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The dense networks of conditioners: matrix-vector products for one molecule, matrix-matrix products for a tile. A work-item owns one
-// output and up to four molecules; consecutive ones read consecutive weights.
+// The dense networks of conditioners: matrix-vector products for one molecule, matrix-matrix products for a tile. A work-item owns a quad of
+// outputs, whose weights it reads as one vector, and LANES molecules; consecutive ones read consecutive weights.
+
+// Weights that a work-item asks for before it uses the first. One molecule waits for nothing else; of a tile there is more to compute.
+#if TILE == 1
+#define BATCH 8
+#else
+#define BATCH 4
+#endif
 
 static DEVICE inline Activation activate(int type, real x) {
     switch (type) {
@@ -12,69 +19,113 @@ static DEVICE inline Activation activate(int type, real x) {
     }
 }
 
+// Values and derivatives of an activation.
+static DEVICE inline Lanes activateLanes(int type, Lanes x, Lanes* slopes) {
+#ifdef ACTIVATION
+    type = ACTIVATION;
+#endif
+#if WIDTH == 1
+    Activation a = activate(type, x);
+    *slopes = a.d1;
+    return a.value;
+#else
+    Activation a = activate(type, x.x), b = activate(type, x.y), c = activate(type, x.z), d = activate(type, x.w);
+    *slopes = make_real4(a.d1, b.d1, c.d1, d.d1);
+    return make_real4(a.value, b.value, c.value, d.value);
+#endif
+}
+
+static DEVICE inline ARENA Lanes* lanesAt(RealArena arena, int row, int vector) {
+    return (ARENA Lanes*) arena+row*ROW_VECTORS+vector;
+}
+
 // What an output is after its sum is complete.
-static DEVICE inline void finishOutput(GLOBAL const FlowProduct* product, int output, int chunk, Lanes sum, int activation,
-        Weights weights, RealArena arena) {
-    ARENA Lanes* target = (ARENA Lanes*) arena+(product->targetRow+output)*CHUNKS+chunk;
+static DEVICE inline void finishOutput(Product product, int output, int vector, Lanes sum, int activation, Weights weights, RealArena arena) {
     if (product->biasWeight >= 0)
         sum += TO_LANES(weights[product->biasWeight+output]);
     if (product->activated) {
-        *target = sum;
-        ARENA real* values = (ARENA real*) target;
-        ARENA real* slopes = arena+(product->slopeRow+output)*TILE+chunk*LANES;
-        for (int lane = 0; lane < LANES; lane++) {
-            Activation a = activate(activation, values[lane]);
-            values[lane] = a.value;
-            slopes[lane] = a.d1;
-        }
+        Lanes slopes;
+        sum = activateLanes(activation, sum, &slopes);
+        *lanesAt(arena, product->slopeRow+output, vector) = slopes;
     }
-    else {
-        if (product->slopeRow >= 0)
-            sum *= *((ARENA Lanes*) arena+(product->slopeRow+output)*CHUNKS+chunk);
-        *target = sum;
-    }
+    else if (product->slopeRow >= 0)
+        sum *= *lanesAt(arena, product->slopeRow+output, vector);
+    *lanesAt(arena, product->targetRow+output, vector) = sum;
 }
 
-static DEVICE inline GLOBAL const FlowProduct* productOf(GLOBAL const FlowStep* step, GLOBAL const FlowProduct* products, int output) {
-    GLOBAL const FlowProduct* product = products+step->firstProduct;
-    while (output >= product->firstOutput+product->outputs)
+static DEVICE inline Product productOf(Step step, Product products, int quad) {
+    Product product = products+step->firstProduct;
+    while (quad >= product->firstQuad+product->numQuads)
         product++;
     return product;
 }
 
-static DEVICE void multiply(GLOBAL const FlowStep* step, GLOBAL const FlowProduct* products, Weights weights, int partialRow,
-        RealArena arena) {
-    const int slices = step->slices, numOutputs = step->numOutputs;
-    for (int item = LOCAL_ID; item < numOutputs*CHUNKS*slices; item += LOCAL_SIZE) {
-        // Outputs run fastest.
-        int output = item%numOutputs, chunk = item/numOutputs%CHUNKS, slice = item/(numOutputs*CHUNKS);
-        GLOBAL const FlowProduct* product = productOf(step, products, output);
-        int column = output-product->firstOutput, numColumns = product->outputs;
-        int begin = product->inputs*slice/slices, end = product->inputs*(slice+1)/slices;
-        Weights weight = weights+product->matrixWeight+begin*numColumns+column;
-        ARENA const Lanes* source = (ARENA const Lanes*) arena+(product->sourceRow+begin)*CHUNKS+chunk;
-        Lanes sum = TO_LANES((real) 0);
-        for (int input = begin; input < end; input++) {
-            sum += *weight*(*source);
-            weight += numColumns;
-            source += CHUNKS;
+// Partial sums are (slices, 4, numQuads), so that neither who writes them nor who reads them strides.
+static DEVICE inline int partialSum(Step step, int slice, int o, int quad) {
+    return (slice*4+o)*step->numQuads+quad;
+}
+
+static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena) {
+    const int slices = step->slices, numQuads = step->numQuads;
+    for (int item = LOCAL_ID; item < numQuads*CHUNKS*slices; item += LOCAL_SIZE) {
+        // Quads run fastest.
+        const int quad = item%numQuads, chunk = item/numQuads%CHUNKS, slice = item/(numQuads*CHUNKS);
+        Product product = productOf(step, products, quad);
+        const int column = quad-product->firstQuad, numColumns = product->numQuads;
+        const int begin = product->inputs*slice/slices, end = product->inputs*(slice+1)/slices;
+        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+column;
+        ARENA const Lanes* source = lanesAt(arena, product->sourceRow, chunk*VECTORS);
+        Lanes sums[4][VECTORS];
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            sums[0][v] = sums[1][v] = sums[2][v] = sums[3][v] = TO_LANES((real) 0);
+        for (int first = begin; first < end; first += BATCH) {
+            // Beyond the end the last one is read again, and multiplied with 0.
+            real4 w[BATCH];
+#pragma unroll
+            for (int j = 0; j < BATCH; j++)
+                w[j] = matrix[min(first+j, end-1)*numColumns];
+#pragma unroll
+            for (int j = 0; j < BATCH; j++) {
+                const int input = min(first+j, end-1);
+                const bool counts = (first+j < end);
+#pragma unroll
+                for (int v = 0; v < VECTORS; v++) {
+                    Lanes s = source[input*ROW_VECTORS+v];
+                    if (!counts)
+                        s = TO_LANES((real) 0);
+                    sums[0][v] += w[j].x*s;
+                    sums[1][v] += w[j].y*s;
+                    sums[2][v] += w[j].z*s;
+                    sums[3][v] += w[j].w*s;
+                }
+            }
         }
-        if (slices == 1)
-            finishOutput(product, column, chunk, sum, step->activation, weights, arena);
-        else
-            ((ARENA Lanes*) arena)[(partialRow+slice*numOutputs+output)*CHUNKS+chunk] = sum;
+#pragma unroll
+        for (int o = 0; o < 4; o++) {
+#pragma unroll
+            for (int v = 0; v < VECTORS; v++) {
+                const int vector = chunk*VECTORS+v;
+                if (slices > 1)
+                    *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), vector) = sums[o][v];
+                else if (4*column+o < product->outputs)
+                    finishOutput(product, 4*column+o, vector, sums[o][v], step->activation, weights, arena);
+            }
+        }
     }
 }
 
-static DEVICE void sumSlices(GLOBAL const FlowStep* step, GLOBAL const FlowProduct* products, Weights weights, int partialRow,
-        RealArena arena) {
-    const int numOutputs = step->numOutputs;
-    for (int item = LOCAL_ID; item < numOutputs*CHUNKS; item += LOCAL_SIZE) {
-        int output = item%numOutputs, chunk = item/numOutputs;
-        GLOBAL const FlowProduct* product = productOf(step, products, output);
+static DEVICE void sumSlices(Step step, Product products, Weights weights, int partialRow, RealArena arena) {
+    const int numQuads = step->numQuads;
+    for (int item = LOCAL_ID; item < 4*numQuads*ROW_VECTORS; item += LOCAL_SIZE) {
+        const int quad = item%numQuads, o = item/numQuads%4, vector = item/(4*numQuads);
+        Product product = productOf(step, products, quad);
+        const int output = 4*(quad-product->firstQuad)+o;
+        if (output >= product->outputs)
+            continue;
         Lanes sum = TO_LANES((real) 0);
         for (int slice = 0; slice < step->slices; slice++)
-            sum += ((ARENA const Lanes*) arena)[(partialRow+slice*numOutputs+output)*CHUNKS+chunk];
-        finishOutput(product, output-product->firstOutput, chunk, sum, step->activation, weights, arena);
+            sum += *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), vector);
+        finishOutput(product, output, vector, sum, step->activation, weights, arena);
     }
 }

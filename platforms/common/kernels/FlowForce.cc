@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // Sums of the rows of the continuation for each molecule: chi (a product), the wall, and whether anything is outside.
-static DEVICE void sumContinuation(GLOBAL const FlowLayout* layout, MixedArena arena) {
+static DEVICE void sumContinuation(Layout layout, MixedArena arena) {
     FOR_EACH(MAX_SLICES) {
         int slice = ITEM_ROW, t = ITEM_MOLECULE;
         mixed chi = 1, wallSum = 0, outside = 0;
@@ -16,7 +16,7 @@ static DEVICE void sumContinuation(GLOBAL const FlowLayout* layout, MixedArena a
     }
 }
 
-static DEVICE void finishContinuation(GLOBAL const FlowLayout* layout, MixedArena arena) {
+static DEVICE void finishContinuation(Layout layout, MixedArena arena) {
     FOR_EACH(3) {
         int which = ITEM_ROW, t = ITEM_MOLECULE;
         mixed total = AT(arena, layout->scratchRow+which*MAX_SLICES);
@@ -29,7 +29,7 @@ static DEVICE void finishContinuation(GLOBAL const FlowLayout* layout, MixedAren
 }
 
 // Sums of the terms of ln p for each molecule.
-static DEVICE void sumLogProb(GLOBAL const FlowLayout* layout, MixedArena arena) {
+static DEVICE void sumLogProb(Layout layout, MixedArena arena) {
     FOR_EACH(MAX_SLICES) {
         int slice = ITEM_ROW, t = ITEM_MOLECULE;
         mixed sum = 0;
@@ -39,33 +39,36 @@ static DEVICE void sumLogProb(GLOBAL const FlowLayout* layout, MixedArena arena)
     }
 }
 
-static DEVICE void finishLogProb(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena) {
+// ln p and the energies of each molecule.
+static DEVICE void finishLogProb(Layout layout, Constants constants, MixedArena arena, mixed lambda, int firstMolecule, int numMolecules,
+        GLOBAL mm_ulong* counters) {
+    const mixed ceiling = constants[layout->ceilingConstant];
     FOR_EACH(1) {
         int t = ITEM_MOLECULE;
-        mixed sum = constants[layout->logConstant];
+        mixed logProb = constants[layout->logConstant], chi = AT(arena, layout->totalRow);
         for (int slice = 0; slice < MAX_SLICES; slice++)
-            sum += AT(arena, layout->scratchRow+slice);
-        AT(arena, layout->totalRow+3) = sum;
-    }
-}
-
-// The energies of a tile, by one work-item, in the order of the molecules.
-static DEVICE void addEnergies(GLOBAL const FlowLayout* layout, Constants constants, MixedArena arena, mixed lambda, int firstMolecule,
-        int numMolecules, GLOBAL mixed* energy, GLOBAL mixed* derivative, GLOBAL mm_ulong* counters) {
-    const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
-    mixed energySum = 0, flowSum = 0;
-    for (int t = 0; t < TILE && firstMolecule+t < numMolecules; t++) {
-        mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3);
+            logProb += AT(arena, layout->scratchRow+slice);
         // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
         mixed flow = -logProb;
         if (chi == 0)
             flow = ceiling;
         else if (chi != 1)
             flow = ceiling-chi*(logProb+ceiling);
-        energySum += lambda*flow+AT(arena, layout->totalRow+1);
-        flowSum += flow;
-        if (AT(arena, layout->totalRow+2) > 0)
+        AT(arena, layout->totalRow+3) = logProb;
+        AT(arena, layout->totalRow+4) = flow;
+        AT(arena, layout->totalRow+5) = lambda*flow+AT(arena, layout->totalRow+1);
+        if (AT(arena, layout->totalRow+2) > 0 && firstMolecule+t < numMolecules)
             ATOMIC_ADD(&counters[FLOW_SUPPORT_EXITS], (mm_ulong) 1);
+    }
+}
+
+// The energies of a tile, by one work-item, in the order of the molecules.
+static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena arena, int count, GLOBAL mixed* energy, GLOBAL mixed* derivative) {
+    const mixed thermalEnergy = constants[layout->thermalEnergyConstant];
+    mixed energySum = 0, flowSum = 0;
+    for (int t = 0; t < count; t++) {
+        flowSum += AT(arena, layout->totalRow+4);
+        energySum += AT(arena, layout->totalRow+5);
     }
     *energy += thermalEnergy*energySum;
     if (derivative != 0)
@@ -75,24 +78,43 @@ static DEVICE void addEnergies(GLOBAL const FlowLayout* layout, Constants consta
 /**
  * Energies and forces of all molecules: work-groups take tiles of TILE molecules and run the program for each.
  *
- * @param program     layout->numOperations operations, of which the first layout->numForwardOperations do for the energy
+ * @param globalTable (NUM_TABLE_NUMBERS) a FlowLayout, and after it the lists that it tells the places of. Of the operations of the program the
+ *                    first layout->numForwardOperations do for the energy
+ * @param globalConstants (NUM_CONSTANTS)
  * @param atoms       (numMolecules, numParticles) particles
  * @param firstMolecule, numMolecules  which of them: from the first one to one before the last number
  * @param mixedArenas, realArenas  one for each group, unless they are in local memory
  * @param energyBuffer  the energy, kJ/mol, is added to one number for each group,
  * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
  */
-KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL const FlowOperation* RESTRICT program,
-        GLOBAL const FlowStage* RESTRICT stages, GLOBAL const FlowStep* RESTRICT steps, GLOBAL const FlowProduct* RESTRICT products,
-        GLOBAL const int* RESTRICT indices, GLOBAL const mixed* RESTRICT constants, GLOBAL const real* RESTRICT weights,
-        GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, GLOBAL mixed* mixedArenas, GLOBAL real* realArenas,
-        GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq, GLOBAL mm_ulong* RESTRICT forceBuffers,
-        GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives, int paddedNumAtoms, mixed lambda, int includeForces,
-        mixed4 boxA, mixed4 boxB, mixed4 boxC
+KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
+        GLOBAL const real* RESTRICT weights, GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules,
+        GLOBAL mixed* mixedArenas, GLOBAL real* realArenas, GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq,
+        GLOBAL mm_ulong* RESTRICT forceBuffers, GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives,
+        int paddedNumAtoms, mixed lambda, int includeForces, mixed4 boxA, mixed4 boxB, mixed4 boxC
 #ifdef USE_MIXED_PRECISION
         , GLOBAL const real4* RESTRICT posqCorrection
 #endif
         ) {
+#ifdef TABLES_ARE_LOCAL
+    LOCAL int4 table[NUM_TABLE_NUMBERS/4];
+    LOCAL mixed constants[NUM_CONSTANTS];
+    for (int i = LOCAL_ID; i < NUM_TABLE_NUMBERS/4; i += LOCAL_SIZE)
+        table[i] = globalTable[i];
+    for (int i = LOCAL_ID; i < NUM_CONSTANTS; i += LOCAL_SIZE)
+        constants[i] = globalConstants[i];
+    SYNC_THREADS
+#else
+    GLOBAL const int4* table = globalTable;
+    Constants constants = globalConstants;
+#endif
+    Indices numbers = (Indices) table;
+    Layout layout = (Layout) numbers;
+    TABLE const FlowOperation* program = (TABLE const FlowOperation*) (numbers+layout->programTable);
+    Stage stages = (Stage) (numbers+layout->stagesTable);
+    Step steps = (Step) (numbers+layout->stepsTable);
+    Product products = (Product) (numbers+layout->productsTable);
+    Indices indices = numbers+layout->indicesTable;
 #ifdef ARENAS_ARE_LOCAL
     LOCAL mixed mixedArena[NUM_MIXED_ROWS*TILE];
     // A tile's rows are read as vectors.
@@ -109,8 +131,8 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
     for (int first = firstMolecule+GROUP_ID*TILE; first < numMolecules; first += NUM_GROUPS*TILE) {
         for (int operation = 0; operation < numOperations; operation++) {
             const int index = program[operation].index;
-            GLOBAL const FlowStage* stage = stages+index;
-            GLOBAL const FlowStep* step = steps+index;
+            Stage stage = stages+index;
+            Step step = steps+index;
             switch (program[operation].code) {
                 case FLOW_GATHER:
                     gatherPositions(layout, mixedArena, atoms, posq, posqCorrection, first, numMolecules);
@@ -121,12 +143,14 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_BONDS_AND_ANGLES:
                     bondsAndAngles(layout, indices, constants, mixedArena);
                     break;
+#ifdef HAS_BLOCK
                 case FLOW_ALIGN:
                     alignBlock(layout, indices, constants, mixedArena);
                     break;
                 case FLOW_WHITEN:
                     whitenBlock(layout, constants, mixedArena);
                     break;
+#endif
                 case FLOW_SUM_CONTINUATION:
                     sumContinuation(layout, mixedArena);
                     break;
@@ -148,11 +172,17 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_SUM_SLICES:
                     sumSlices(step, products, weights, layout->partialRow, realArena);
                     break;
+#ifdef HAS_MIXTURE_ROOTS
                 case FLOW_PARAMETERS:
                     parameters(stage, constants, realArena);
                     break;
                 case FLOW_SOLVE:
                     solve(layout, stage, indices, mixedArena, realArena, first, numMolecules, counters);
+                    break;
+#endif
+#ifdef HAS_MIXTURES
+                case FLOW_SOFTMAX:
+                    softmax(stage, realArena);
                     break;
                 case FLOW_COMPONENTS:
                 case FLOW_COMPONENTS_BACKWARD:
@@ -162,12 +192,15 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_MIXTURE:
                     mixture(layout, stage, indices, mixedArena, realArena);
                     break;
+#endif
+#ifdef HAS_TRANSFORMERS
                 case FLOW_TRANSFORM:
                     transform(layout, stage, indices, constants, mixedArena, realArena, first, numMolecules, counters);
                     break;
                 case FLOW_TRANSFORM_BACKWARD:
                     transformBackward(layout, stage, indices, constants, mixedArena, realArena);
                     break;
+#endif
                 case FLOW_BASE:
                     baseDensity(layout, indices, constants, mixedArena);
                     break;
@@ -175,22 +208,25 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                     sumLogProb(layout, mixedArena);
                     break;
                 case FLOW_FINISH_LOG_PROB:
-                    finishLogProb(layout, constants, mixedArena);
+                    finishLogProb(layout, constants, mixedArena, lambda, first, numMolecules, counters);
                     break;
                 case FLOW_ENERGY:
                     if (LOCAL_ID == 0)
-                        addEnergies(layout, constants, mixedArena, lambda, first, numMolecules, energyBuffer+GROUP_ID,
-                                derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative, counters);
+                        addEnergies(layout, constants, mixedArena, min(TILE, numMolecules-first), energyBuffer+GROUP_ID,
+                                derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative);
                     break;
+#ifdef HAS_MIXTURES
                 case FLOW_MIXTURE_BACKWARD:
                     mixtureBackward(layout, stage, indices, mixedArena, realArena);
                     break;
+#endif
                 case FLOW_FEATURES_BACKWARD:
                     featuresBackward(layout, stage, indices, mixedArena, realArena);
                     break;
                 case FLOW_MARGINAL_BACKWARD:
                     marginalBackward(layout, stage, indices, mixedArena);
                     break;
+#ifdef HAS_BLOCK
                 case FLOW_WHITEN_BACKWARD:
                     whitenBlockBackward(layout, constants, mixedArena, lambda);
                     break;
@@ -203,6 +239,7 @@ KERNEL void computeFlowForce(GLOBAL const FlowLayout* RESTRICT layout, GLOBAL co
                 case FLOW_BLOCK_FORCES:
                     addBlockForces(layout, indices, constants, mixedArena, atoms, first, numMolecules, paddedNumAtoms, forceBuffers);
                     break;
+#endif
                 case FLOW_FORCES:
                     addForces(layout, indices, constants, mixedArena, lambda, atoms, first, numMolecules, paddedNumAtoms,
                             forceBuffers);

@@ -6,9 +6,11 @@
 //
 // A work-group evaluates a tile of TILE molecules. Intermediate results are rows of TILE numbers, one for each molecule, in two arenas:
 // `real` for couplings, `mixed` for everything else. Fields that end in Row are rows of an arena; those that end in Index, Constant
-// or Weight are places in the arrays of indices, constants (mixed) and weights (real).
+// or Weight are places in the arrays of indices, constants (mixed) and weights (real). Everything else of this file is integers, which lie one
+// after the other in one table.
 
 typedef struct {
+    int programTable, stagesTable, stepsTable, productsTable, indicesTable;    // where in the table each list begins; the layout is first
     int numParticles, numBonds, numAngles, numTorsions, numCoordinates;
     int numBlock, blockDimensions, blockIsAligned;    // of a block in Cartesian coordinates, 0 if there is none
     int numRanges;              // numBonds + numAngles + numTorsions + blockDimensions, and 1 for an aligned block
@@ -44,7 +46,7 @@ typedef struct {
     int termRow, numTerms;      // of ln p: bonds and angles, an aligned block, layers, base density
     int baseTermRow;
     int scratchRow;             // 3 MAX_SLICES
-    int totalRow;               // chi, wall, outside, ln p
+    int totalRow;               // chi, wall, outside, ln p, and over k_B T: energy of the flow (of lambda 1), whole energy
     // real arena
     int partialRow;             // sums of the slices of a product
     int numMixedRows, numRealRows;
@@ -91,6 +93,7 @@ typedef struct {
 #define FLOW_BLOCK_GRADIENT 28
 #define FLOW_BLOCK_TURN 29
 #define FLOW_BLOCK_FORCES 30
+#define FLOW_SOFTMAX 31                 // stage
 
 typedef struct {
     int code, index;
@@ -138,7 +141,8 @@ typedef struct {
     int numNetworks;
     int featureRow;                     // numPlain + 2 numCircularFeatures: plain ones, cosines, sines
     int featureGradientRow;             // (numNetworks, that)
-    int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates)
+    int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates). Rows of a
+                                        // softmax, w and the published mu, are its elements after FLOW_SOFTMAX
     int argumentRow;                    // D: where the mixture F is evaluated
     int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''
     int componentRow;                   // (3, K, D): weight times F_k, F_k', F_k''
@@ -148,15 +152,16 @@ typedef struct {
 // Products that run side by side: each output is sum over inputs of matrix[input][output]*source[input].
 typedef struct {
     int firstProduct;
-    int numOutputs;             // of all products
+    int numQuads;               // of four outputs, of all products
     int slices;                 // each sum is split into so many, one for each work-item
     int activation;
 } FlowStep;
 
 typedef struct {
-    int firstOutput;            // number of outputs of the step before this product
+    int firstQuad;              // number of quads of the step before this product
+    int numQuads;               // the last one may be filled up
     int inputs, outputs;
-    int matrixWeight;           // (inputs, outputs)
+    int matrixWeight;           // (inputs, numQuads, 4), a multiple of 4
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,

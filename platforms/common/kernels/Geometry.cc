@@ -2,15 +2,15 @@
 // From positions to the flow's coordinates, with the continuation outside of the inner support in between, and back to forces.
 // Everything is recomputed on the way back, which is cheaper than to keep it.
 
-static DEVICE inline GLOBAL const FlowRange* rangeOf(GLOBAL const FlowLayout* layout, Constants constants, int coordinate) {
-    return ((GLOBAL const FlowRange*) (constants+layout->rangeConstant))+coordinate;
+static DEVICE inline Range rangeOf(Layout layout, Constants constants, int coordinate) {
+    return ((Range) (constants+layout->rangeConstant))+coordinate;
 }
 
-static DEVICE inline Continued chiOf(mixed cosine, GLOBAL const FlowRange* range) {
+static DEVICE inline Continued chiOf(mixed cosine, Range range) {
     return chiOfCosine(cosine, range->chiLow0, range->inverseChiLow, range->chiHigh0, range->inverseChiHigh);
 }
 
-static DEVICE inline Continued wallOf(mixed x, GLOBAL const FlowRange* range) {
+static DEVICE inline Continued wallOf(mixed x, Range range) {
     return wall(x, range->wallLower, range->wallUpper, range->inverseWallWidth);
 }
 
@@ -28,11 +28,11 @@ static DEVICE inline void setVector(MixedArena arena, int row, int t, Vector r) 
     AT(arena, row+2) = r.z;
 }
 
-static DEVICE inline Vector positionOf(GLOBAL const FlowLayout* layout, MixedArena arena, int atom, int t) {
+static DEVICE inline Vector positionOf(Layout layout, MixedArena arena, int atom, int t) {
     return vectorAt(arena, layout->positionRow+3*atom, t);
 }
 
-static DEVICE inline Vector loadPosition(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT posqCorrection, int atom) {
+static DEVICE inline Vector loadPosition(GLOBAL const real4* posq, GLOBAL const real4* posqCorrection, int atom) {
     real4 p = posq[atom];
     Vector r;
     r.x = (mixed) p.x;
@@ -48,8 +48,8 @@ static DEVICE inline Vector loadPosition(GLOBAL const real4* RESTRICT posq, GLOB
 }
 
 // The positions of a tile, relative to the first atom of each molecule, so that nothing is lost far from the origin.
-static DEVICE void gatherPositions(GLOBAL const FlowLayout* layout, MixedArena arena, GLOBAL const int* RESTRICT atoms,
-        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT posqCorrection, int firstMolecule, int numMolecules) {
+static DEVICE void gatherPositions(Layout layout, MixedArena arena, GLOBAL const int* atoms,
+        GLOBAL const real4* posq, GLOBAL const real4* posqCorrection, int firstMolecule, int numMolecules) {
     const int P = layout->numParticles;
     FOR_EACH(P) {
         int atom = ITEM_ROW, t = ITEM_MOLECULE;
@@ -64,7 +64,7 @@ static DEVICE void gatherPositions(GLOBAL const FlowLayout* layout, MixedArena a
 }
 
 // Makes molecules whole along their bonds, as MoleculeGatherer does.
-static DEVICE void unwrap(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
+static DEVICE void unwrap(Layout layout, Indices indices, MixedArena arena, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
     FOR_EACH(1) {
         int t = ITEM_MOLECULE;
         for (int bond = 0; bond < layout->numParticles-1; bond++) {
@@ -83,28 +83,28 @@ static DEVICE void unwrap(GLOBAL const FlowLayout* layout, Indices indices, Mixe
     }
 }
 
-static DEVICE inline Bond bondOf(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, int bond, int t) {
+static DEVICE inline Bond bondOf(Layout layout, Indices indices, MixedArena arena, int bond, int t) {
     Indices atoms = indices+layout->bondIndex+2*bond;
     return bondLength(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t));
 }
 
-static DEVICE inline Angle angleOf(GLOBAL const FlowLayout* layout, MixedArena arena, Indices atoms, int t) {
+static DEVICE inline Angle angleOf(Layout layout, MixedArena arena, Indices atoms, int t) {
     return bondAngle(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t),
             positionOf(layout, arena, atoms[2], t));
 }
 
-static DEVICE inline Torsion torsionOf(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena, int i, int t) {
+static DEVICE inline Torsion torsionOf(Layout layout, Indices indices, MixedArena arena, int i, int t) {
     Indices atoms = indices+layout->torsionIndex+4*i;
     return torsion(positionOf(layout, arena, atoms[0], t), positionOf(layout, arena, atoms[1], t),
             positionOf(layout, arena, atoms[2], t), positionOf(layout, arena, atoms[3], t));
 }
 
 // Bonds and angles as coordinates of the flow, with their part of ln p, and all factors and terms of the continuation.
-static DEVICE void bondsAndAngles(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena) {
+static DEVICE void bondsAndAngles(Layout layout, Indices indices, Constants constants, MixedArena arena) {
     const int numBonds = layout->numBonds, numAngles = layout->numAngles;
     FOR_EACH(numBonds+numAngles+layout->numTorsions) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
-        GLOBAL const FlowRange* range = rangeOf(layout, constants, i);
+        Range range = rangeOf(layout, constants, i);
         Continued chi;
         mixed wallValue = 0;
         bool inside;
@@ -140,7 +140,7 @@ static DEVICE void bondsAndAngles(GLOBAL const FlowLayout* layout, Indices indic
 }
 
 // Torsions as coordinates of the flow. Where chi is 0 they may not exist, and nothing depends on them.
-static DEVICE void torsions(GLOBAL const FlowLayout* layout, Indices indices, MixedArena arena) {
+static DEVICE void torsions(Layout layout, Indices indices, MixedArena arena) {
     const int first = layout->numBonds+layout->numAngles;
     FOR_EACH(layout->numTorsions) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
@@ -169,9 +169,9 @@ static DEVICE inline void addAngleForce(GLOBAL mm_ulong* forceBuffers, int padde
 }
 
 // The gradient of lambda*flow + wall, in which `gradientRow` has that of ln p without the volume element, turned into forces.
-static DEVICE void addForces(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena, mixed lambda,
-        GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
-        GLOBAL mm_ulong* RESTRICT forceBuffers) {
+static DEVICE void addForces(Layout layout, Indices indices, Constants constants, MixedArena arena, mixed lambda,
+        GLOBAL const int* atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
+        GLOBAL mm_ulong* forceBuffers) {
     const int numBonds = layout->numBonds, numAngles = layout->numAngles;
     const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
     FOR_EACH(numBonds+numAngles+layout->numTorsions) {
@@ -179,7 +179,7 @@ static DEVICE void addForces(GLOBAL const FlowLayout* layout, Indices indices, C
         if (firstMolecule+t >= numMolecules)
             continue;
         GLOBAL const int* molecule = atoms+(firstMolecule+t)*layout->numParticles;
-        GLOBAL const FlowRange* range = rangeOf(layout, constants, i);
+        Range range = rangeOf(layout, constants, i);
         mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3);
         // Where chi is 0, so are all its derivatives, exactly.
         bool flow = (chi > 0);

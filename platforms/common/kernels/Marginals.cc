@@ -13,7 +13,7 @@ static DEVICE inline MarginalValue marginalOf(int map, Constants p, mixed x) {
     return normalMarginal(x, p[0], p[1], p[2], p[3], p[4]);
 }
 
-static DEVICE void marginal(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+static DEVICE void marginal(Layout layout, Stage stage, Indices indices, Constants constants,
         MixedArena arena) {
     FOR_EACH(stage->count) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
@@ -26,7 +26,7 @@ static DEVICE void marginal(GLOBAL const FlowLayout* layout, GLOBAL const FlowSt
     }
 }
 
-static DEVICE void marginalBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, MixedArena arena) {
+static DEVICE void marginalBackward(Layout layout, Stage stage, Indices indices, MixedArena arena) {
     FOR_EACH(stage->count) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         int row = layout->gradientRow+indices[stage->coordinateIndex+i];
@@ -35,7 +35,7 @@ static DEVICE void marginalBackward(GLOBAL const FlowLayout* layout, GLOBAL cons
 }
 
 // ln p of the latents, and the gradient that the way back begins with.
-static DEVICE void baseDensity(GLOBAL const FlowLayout* layout, Indices indices, Constants constants, MixedArena arena) {
+static DEVICE void baseDensity(Layout layout, Indices indices, Constants constants, MixedArena arena) {
     FOR_EACH(layout->numCoordinates) {
         int coordinate = ITEM_ROW, t = ITEM_MOLECULE, i = indices[layout->baseIndex+coordinate];
         mixed gradient = 0;

@@ -1,27 +1,39 @@
 // SPDX-License-Identifier: MIT
 #undef real
 
-// Where the arenas lie: in local memory if a tile fits there.
+// Where the arenas lie, and what FlowPlan.h describes: in local memory if they fit there.
 #ifdef ARENAS_ARE_LOCAL
 #define ARENA LOCAL_ARG
 #else
 #define ARENA GLOBAL
 #endif
+#ifdef TABLES_ARE_LOCAL
+#define TABLE LOCAL_ARG
+#else
+#define TABLE GLOBAL
+#endif
 
-// What a work-item multiplies a weight with at once.
+// A row of an arena is ROW_VECTORS vectors of WIDTH molecules. A work-item multiplies a weight with VECTORS of them: a CHUNK of a row.
 #if TILE == 1
 typedef real Lanes;
-#define LANES 1
+#define WIDTH 1
 #define TO_LANES(x) (x)
 #else
 typedef real4 Lanes;
-#define LANES 4
+#define WIDTH 4
 #define TO_LANES(x) make_real4(x)
 #endif
+#define ROW_VECTORS (TILE/WIDTH)
+#define VECTORS (LANES/WIDTH)
 #define CHUNKS (TILE/LANES)
 
-typedef GLOBAL const int* Indices;
-typedef GLOBAL const mixed* Constants;
+typedef TABLE const FlowLayout* Layout;
+typedef TABLE const FlowStage* Stage;
+typedef TABLE const FlowStep* Step;
+typedef TABLE const FlowProduct* Product;
+typedef TABLE const FlowRange* Range;
+typedef TABLE const int* Indices;
+typedef TABLE const mixed* Constants;
 typedef GLOBAL const real* Weights;
 typedef ARENA mixed* MixedArena;
 typedef ARENA real* RealArena;

@@ -2,10 +2,14 @@
 // Couplings with the transformers of flow/formulas/Transformers.h. A work-item owns a coordinate; its parameters lie where the networks
 // left the raw ones.
 
-static DEVICE inline TransformerSettings transformerSettings(GLOBAL const FlowStage* stage, Constants constants) {
+static DEVICE inline TransformerSettings transformerSettings(Stage stage, Constants constants) {
     Constants values = constants+stage->headConstant;
     TransformerSettings s;
+#ifdef TRANSFORMER_TYPE
+    s.type = TRANSFORMER_TYPE;
+#else
     s.type = stage->transformerType;
+#endif
     s.size = stage->transformerSize;
     s.setting0 = (real) values[0];
     s.setting1 = (real) values[1];
@@ -15,7 +19,7 @@ static DEVICE inline TransformerSettings transformerSettings(GLOBAL const FlowSt
 }
 
 // The parameters of coordinate d in rows that begin at `firstRow`, or their gradient.
-static DEVICE inline Parameters transformerParameters(GLOBAL const FlowStage* stage, Indices indices, RealArena arena, int firstRow, int d,
+static DEVICE inline Parameters transformerParameters(Stage stage, Indices indices, RealArena arena, int firstRow, int d,
         int t) {
     Parameters p;
     if (d < stage->numIntervals) {
@@ -52,7 +56,7 @@ static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y
     return x;
 }
 
-static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+static DEVICE void transform(Layout layout, Stage stage, Indices indices, Constants constants,
         MixedArena arena, RealArena realArena, int firstMolecule, int numMolecules, GLOBAL mm_ulong* counters) {
     const TransformerSettings s = transformerSettings(stage, constants);
     FOR_EACH(stage->numIntervals+stage->numCircles) {
@@ -88,7 +92,7 @@ static DEVICE void transform(GLOBAL const FlowLayout* layout, GLOBAL const FlowS
     }
 }
 
-static DEVICE void transformBackward(GLOBAL const FlowLayout* layout, GLOBAL const FlowStage* stage, Indices indices, Constants constants,
+static DEVICE void transformBackward(Layout layout, Stage stage, Indices indices, Constants constants,
         MixedArena arena, RealArena realArena) {
     const TransformerSettings s = transformerSettings(stage, constants);
     FOR_EACH(stage->numIntervals+stage->numCircles) {
