@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """FlowForce on a GPU platform: launches of a step, one molecule, many molecules, next to the same flow in PyTorch on the same device.
 
-    python benchmarks/gpu.py CUDA|OpenCL|HIP [--molecules 4096] [--model FILE] [--json FILE]
+    python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE ...] [--json FILE]
 
-Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the kernels are the same everywhere. If PyTorch sees a CUDA
-device it is timed there: in eager mode within openmm.PythonForce, as users run it, and as one CUDA graph of a whole evaluation with its
-gradient, which leaves the interpreter out. The machine should have nothing else to do.
+Models are those of openmmflow.benchmark.models (314k is the published flow where its checkpoint is at hand, else one of that size with random
+weights, which cost the same), the shipped one, or files. Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the
+kernels are the same everywhere. If PyTorch sees a CUDA device it is timed there: in eager mode within openmm.PythonForce, as users run it, and
+as one CUDA graph of a whole evaluation with its gradient, which leaves the interpreter out. `--shapes` times other shapes of the kernel than the
+one that is chosen, in single precision; on a GPU several by default. The machine should have nothing else to do.
 """
 from __future__ import annotations
 
@@ -26,21 +28,28 @@ import openmm
 
 import openmmflow
 from openmmflow import shipped
-from openmmflow.benchmark import systems
+from openmmflow.benchmark import models, systems
 
 STEPS = 10
+SHAPES = {"one": ("1,128", "1,256", "1,512", "1,1024"), "many": ("8,256", "8,512", "16,256", "16,512", "32,256", "32,512", "64,512")}
+"""Tiles and work-items of groups that are tried on a GPU, for one molecule and for many."""
 
 
-def make_context(model, platform: str, precision: str, count: int) -> openmm.Context:
+def make_context(model, platform: str, precision: str, count: int, shape: str | None = None) -> openmm.Context:
     """Molecules at independent samples of the model, with a Verlet integrator."""
     model = openmmflow.FlowModel.load(model)
-    context = openmm.Context(systems.flow_system(model, count), openmm.VerletIntegrator(1e-4), openmm.Platform.getPlatform(platform),
-                             {"Precision": precision})
+    if shape:
+        os.environ["OPENMMFLOW_KERNEL_SHAPE"] = shape
+    try:
+        context = openmm.Context(systems.flow_system(model, count), openmm.VerletIntegrator(1e-4), openmm.Platform.getPlatform(platform),
+                                 {"Precision": precision})
+    finally:
+        os.environ.pop("OPENMMFLOW_KERNEL_SHAPE", None)
     context.setPositions(model.sample(count, 1)[0].reshape(-1, 3))
     return context
 
 
-def seconds_per_step(context: openmm.Context, seconds: float = 3.0) -> float:
+def seconds_per_step(context: openmm.Context, seconds: float = 1.5) -> float:
     """Wall time of a step of dynamics, from as many as fit into some seconds."""
     integrator, steps = context.getIntegrator(), 1
     integrator.step(2)
@@ -131,8 +140,8 @@ def single_precision_peak() -> float | None:
     return device.multi_processor_count * 128 * 2 * 1e6 * float(clock)
 
 
-def verdicts(figures: dict, molecules: int) -> list[str]:
-    """Ratios that are demanded of CUDA, from what was measured."""
+def verdicts(figures: dict, molecules: int, peak: float | None) -> list[str]:
+    """Ratios that are demanded of CUDA, from what was measured of a model."""
     # Of many molecules a step, in which nothing leaves the device, as in PyTorch's batch.
     one, many = figures["seconds"].get("single 1"), figures["seconds_per_step"].get(f"single {molecules}")
     torch_one, torch_many = (figures["torch_seconds"].get(str(count), {}) for count in (1, molecules))
@@ -149,52 +158,93 @@ def verdicts(figures: dict, molecules: int) -> list[str]:
                 compare(f"one molecule, faster than PyTorch ({name})", torch_one[name] / one, bound, True)
     if many and "eager" in torch_many:
         compare(f"{molecules} molecules, faster than a PyTorch batch", torch_many["eager"] / many, 2, True)
-    if many and figures["single_precision_peak"]:
+    if many and peak:
         # Each weight is multiplied and added twice, once in either direction.
-        needed = 4 * figures["parameters"] * molecules / figures["single_precision_peak"]
+        needed = 4 * figures["parameters"] * molecules / peak
         compare(f"{molecules} molecules, slower than the products alone at single-precision peak", many / needed, 3, False)
     return lines
+
+
+def measure(path, options, shapes: list[str], done) -> dict:
+    """Everything about one model; `done` is called with the figures so far after each measurement."""
+    model = openmmflow.FlowModel.load(path)
+    figures = {"model": model.checksum, "parameters": model.num_parameters, "seconds_per_step": {}, "seconds": {}, "first_energy_seconds": {},
+               "shapes": {}, "torch_seconds": {}}
+    if options.platform == "OpenCL":
+        figures["launches_per_step"] = launches_per_step(path)
+        print("launches per step, one molecule:", ", ".join(f"{name} {n:g}" for name, n in figures["launches_per_step"].items())
+              or "not known to this OpenCL")
+    for precision in options.precisions:
+        for count in (1, options.molecules):
+            begin = time.perf_counter()
+            context = make_context(path, options.platform, precision, count)
+            context.getState(energy=True)
+            first = time.perf_counter() - begin
+            spent = seconds_per_step(context)
+            state = seconds_per_call(lambda: context.getState(energy=True, forces=True))
+            del context
+            name = f"{precision} {count}"
+            figures["first_energy_seconds"][name], figures["seconds_per_step"][name], figures["seconds"][name] = first, spent, state
+            print(f"{precision}, {count} molecules: {1e6 * spent:.1f} µs a step, {count / spent:.4g} molecules a second; "
+                  f"{1e6 * state:.1f} µs for energy and forces; first energy after {first:.1f} s", flush=True)
+            done(figures)
+    for shape in shapes:
+        count = 1 if shape.split(",")[0] == "1" else options.molecules
+        try:
+            spent = seconds_per_step(make_context(path, options.platform, "single", count, shape))
+        except openmm.OpenMMException as error:
+            print(f"shape {shape}: {error}")
+            continue
+        figures["shapes"][shape] = spent
+        print(f"shape {shape}, single, {count} molecules: {1e6 * spent:.1f} µs a step", flush=True)
+        done(figures)
+    for count in (1, options.molecules):
+        figures["torch_seconds"][str(count)] = torch_seconds(path, options.platform, count)
+        for name, spent in figures["torch_seconds"][str(count)].items():
+            print(f"PyTorch, {name}, single precision, {count} molecules: {1e6 * spent:.1f} µs", flush=True)
+    done(figures)
+    return figures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("platform", choices=("CUDA", "OpenCL", "HIP"))
+    parser.add_argument("--models", nargs="+", default=["314k", "shipped"])
     parser.add_argument("--molecules", type=int, default=4096)
-    parser.add_argument("--model", default=str(shipped.MODEL))
     parser.add_argument("--precisions", nargs="+", default=["single", "mixed", "double"])
+    parser.add_argument("--shapes", nargs="*")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     reason = openmmflow.why_not_supported(options.platform)
     if reason:
         parser.exit(1, f"{reason}\n")
 
-    model = openmmflow.FlowModel.load(options.model)
-    figures = {"date": datetime.date.today().isoformat(), "platform": options.platform, "model": model.checksum,
-               "parameters": model.num_parameters, "single_precision_peak": single_precision_peak(), "seconds_per_step": {}, "seconds": {},
-               "torch_seconds": {}}
-    if options.platform == "OpenCL":
-        figures["launches_per_step"] = launches_per_step(options.model)
-        print("launches per step, one molecule:", ", ".join(f"{name} {n:g}" for name, n in figures["launches_per_step"].items())
-              or "not known to this OpenCL")
-    for precision in options.precisions:
-        for count in (1, options.molecules):
-            context = make_context(options.model, options.platform, precision, count)
-            figures.setdefault("device", context.getPlatform().getPropertyValue(context, "DeviceName"))
-            spent = seconds_per_step(context)
-            figures["seconds_per_step"][f"{precision} {count}"] = spent
-            state = seconds_per_call(lambda: context.getState(energy=True, forces=True))
-            figures["seconds"][f"{precision} {count}"] = state
-            print(f"{figures['device']}, {precision}, {count} molecules: {1e6 * spent:.1f} µs a step, "
-                  f"{count / spent:.4g} molecules a second; {1e6 * state:.1f} µs for energy and forces", flush=True)
-            del context
-    for count in (1, options.molecules):
-        figures["torch_seconds"][str(count)] = torch_seconds(options.model, options.platform, count)
-        for name, spent in figures["torch_seconds"][str(count)].items():
-            print(f"PyTorch, {name}, single precision, {count} molecules: {1e6 * spent:.1f} µs")
-    if options.platform == "CUDA":
-        print(*verdicts(figures, options.molecules), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    context = make_context(shipped.MODEL, options.platform, "single", 1)
+    device = context.getPlatform().getPropertyValue(context, "DeviceName")
+    del context
+    shapes = options.shapes
+    if shapes is None:
+        shapes = [] if options.platform == "OpenCL" else [shape for group in SHAPES.values() for shape in group]
+    figures = {"date": datetime.date.today().isoformat(), "platform": options.platform, "device": device,
+               "single_precision_peak": single_precision_peak(), "models": {}}
+
+    def done(name, of_model):
+        figures["models"][name] = of_model
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            if name == "shipped":
+                path, what = shipped.MODEL, "shipped"
+            elif name in models.SIZES:
+                path, what = models.make(name, Path(folder))
+            else:
+                path, what = Path(name), "a given file"
+            print(f"{device}: {name} ({what})", flush=True)
+            of_model = measure(path, options, shapes, lambda so_far, name=name, what=what: done(name, {"what": what} | so_far))
+            if options.platform == "CUDA":
+                print(*verdicts(of_model, options.molecules, figures["single_precision_peak"]), sep="\n", flush=True)
     return 0
 
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "CommonCalcFlowForceKernel.h"
 #include "FlowKernelSource.h"
+#include "LocalMemory.h"
 
 #include <openmm/OpenMMException.h>
 #include <openmm/common/ComputeForceInfo.h>
@@ -34,34 +35,28 @@ void create(OpenMM::ComputeArray& array, ComputeContext& cc, std::vector<T> cont
 }
 
 /**
- * OPENMMFLOW_KERNEL_SHAPE=TILE,GROUP_SIZE[,local] takes the place of the choice between shapes, and lets a processor use local memory: to
- * measure other shapes, and to test on a processor what GPUs run.
+ * OPENMMFLOW_KERNEL_SHAPE=TILE,GROUP_SIZE[,LOCAL_BYTES] takes the place of the choice between shapes, and of what a group may use of local
+ * memory: to measure other shapes, and to test on a processor what GPUs run.
  */
 struct ShapeOverride {
     int tile = 0, groupSize = 0;    // 0: none
-    bool local = false;
+    int localBytes = -1;            // none
+
+    ShapeOverride() {
+        const char* text = std::getenv("OPENMMFLOW_KERNEL_SHAPE");
+        if (text == nullptr)
+            return;
+        char comma = 0, secondComma = ',';
+        std::istringstream words(text);
+        words >> tile >> comma >> groupSize;
+        if (words && !words.eof())
+            words >> secondComma >> localBytes;
+        const bool isTile = (tile == 1 || tile == 4 || (tile > 0 && tile%8 == 0));
+        if (!words || !isTile || comma != ',' || secondComma != ',' || groupSize < 1)
+            throw OpenMM::OpenMMException(std::string("FlowForce: OPENMMFLOW_KERNEL_SHAPE is '")+text+"'; expected TILE,GROUP_SIZE or "
+                    "TILE,GROUP_SIZE,LOCAL_BYTES, with a tile of 1, 4 or a multiple of 8 molecules and a positive size of groups");
+    }
 };
-
-ShapeOverride shapeOverride() {
-    ShapeOverride chosen;
-    const char* text = std::getenv("OPENMMFLOW_KERNEL_SHAPE");
-    if (text == nullptr)
-        return chosen;
-    char comma, secondComma;
-    std::string local;
-    std::istringstream words(text);
-    words >> chosen.tile >> comma >> chosen.groupSize;
-    chosen.local = static_cast<bool>(words >> secondComma >> local);
-    const bool isTile = (chosen.tile == 1 || chosen.tile == 4 || (chosen.tile > 0 && chosen.tile%8 == 0));
-    if (!isTile || comma != ',' || chosen.groupSize < 1 || (chosen.local && (secondComma != ',' || local != "local")))
-        throw OpenMM::OpenMMException(std::string("FlowForce: OPENMMFLOW_KERNEL_SHAPE is '")+text+"'; expected TILE,GROUP_SIZE or "
-                "TILE,GROUP_SIZE,local, with a tile of 1, 4 or a multiple of 8 molecules and a positive size of groups");
-    return chosen;
-}
-
-int roundUp(int number, int multiple) {
-    return (number+multiple-1)/multiple*multiple;
-}
 
 } // namespace
 
@@ -128,58 +123,52 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
             if (numMolecules <= tile*numMultiprocessors)
                 shape.tile = tile;
     }
-    const ShapeOverride chosen = shapeOverride();
+    const ShapeOverride chosen;
     if (chosen.tile > 0)
         shape = {chosen.tile, chosen.groupSize};
     numTiles = (numMolecules+shape.tile-1)/shape.tile;
 
-    const DevicePlan plan(force, shape);
-    FlowKernelVariant variant = {shape.tile, plan.parts};
-    const bool isDouble = cc.getUseDoublePrecision(), mixedIsDouble = isDouble || cc.getUseMixedPrecision();
-    // Rounded up, so that compilers find what they have compiled before.
-    const int mixedRows = roundUp(plan.layout.numMixedRows, 64), realRows = roundUp(plan.layout.numRealRows, 512);
-    const int tableNumbers = roundUp(static_cast<int>(plan.table.size()), 512), numConstants = roundUp(static_cast<int>(plan.constants.size()), 128);
-    const int mixedSize = mixedIsDouble ? 8 : 4, realSize = isDouble ? 8 : 4;
-    const int arenaBytes = shape.tile*(mixedRows*mixedSize+realRows*realSize), tableBytes = tableNumbers*4+numConstants*mixedSize;
     // The only way to ask for the size of local memory: in threads that need a byte each. OpenCL answers with half of it.
     // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
-    int available = (cc.getIsCPU() && !chosen.local ? 0 : cc.computeThreadBlockSize(1.0));
-    // Operations wait for tables one after the other, and for arenas once.
-    if (tableBytes <= available) {
-        variant.numTableNumbers = tableNumbers;
-        variant.numConstants = numConstants;
-        available -= tableBytes;
-    }
-    if (arenaBytes <= available) {
-        variant.numMixedRows = mixedRows;
-        variant.numRealRows = realRows;
-    }
-    arenasAreLocal = (variant.numRealRows > 0);
-    kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(variant))->createKernel("computeFlowForce");
+    int localBytes = (cc.getIsCPU() ? 0 : cc.computeThreadBlockSize(1.0));
+    if (chosen.localBytes >= 0)
+        localBytes = chosen.localBytes;
+    const LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
+    shape.keepsApart = local.variant.keptIsGlobal;
+    arenasAreLocal = (local.variant.numRealRows > 0);
+    kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(local.variant))->createKernel("computeFlowForce");
     // Registers may allow for fewer.
     const int warp = 32;
     if (kernel->getMaxBlockSize() < shape.groupSize)
         shape.groupSize = std::max(kernel->getMaxBlockSize()/warp*warp, 1);
-    DevicePlan fitted(force, shape);
-    fitted.table.resize(tableNumbers);
-    fitted.constants.resize(numConstants);
-    return fitted;
+    DevicePlan plan(force, shape);
+    plan.table.resize(local.tableNumbers);
+    plan.constants.resize(local.numConstants);
+    return plan;
+}
+
+int CommonCalcFlowForceKernel::realSize() const {
+    return cc.getUseDoublePrecision() ? sizeof(double) : sizeof(float);
+}
+
+int CommonCalcFlowForceKernel::mixedSize() const {
+    return cc.getUseDoublePrecision() || cc.getUseMixedPrecision() ? sizeof(double) : sizeof(float);
 }
 
 void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
     create(table, cc, plan.table, "flowTable");
     findsRoots = plan.findsRoots;
-    const int realSize = cc.getUseDoublePrecision() ? sizeof(double) : sizeof(float);
-    const int mixedSize = cc.getUseDoublePrecision() || cc.getUseMixedPrecision() ? sizeof(double) : sizeof(float);
-    constants.initialize(cc, plan.constants.size(), mixedSize, "flowConstants");
+    constants.initialize(cc, plan.constants.size(), mixedSize(), "flowConstants");
     constants.upload(plan.constants, true);
-    weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize, "flowWeights");
+    weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize(), "flowWeights");
     if (!plan.weights.empty())
         weights.upload(plan.weights, true);
     // OpenMM starts so many groups at the most.
-    const std::size_t numArenas = arenasAreLocal ? 0 : std::min(numTiles, cc.getNumThreadBlocks());
-    mixedArenas.initialize(cc, std::max<std::size_t>(numArenas*plan.layout.numMixedRows*shape.tile, 1), mixedSize, "flowMixedArenas");
-    realArenas.initialize(cc, std::max<std::size_t>(numArenas*plan.layout.numRealRows*shape.tile, 1), realSize, "flowRealArenas");
+    const std::size_t numGroups = std::min(numTiles, cc.getNumThreadBlocks());
+    const std::size_t mixedRows = (arenasAreLocal ? 0 : plan.layout.numMixedRows);
+    const std::size_t realRows = (arenasAreLocal ? plan.layout.numKeptRows : plan.layout.numRealRows);
+    mixedArenas.initialize(cc, std::max<std::size_t>(numGroups*mixedRows*shape.tile, 1), mixedSize(), "flowMixedArenas");
+    realArenas.initialize(cc, std::max<std::size_t>(numGroups*realRows*shape.tile, 1), realSize(), "flowRealArenas");
 }
 
 void CommonCalcFlowForceKernel::addArguments() {

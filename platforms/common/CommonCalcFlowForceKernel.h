@@ -30,6 +30,8 @@ private:
     class ForceInfo;
 
     DevicePlan compile(const FlowForce& force);
+    int realSize() const;    // bytes of a number
+    int mixedSize() const;
     void createArrays(const DevicePlan& plan);
     void addArguments();
     void setArguments(OpenMM::ContextImpl& context, bool includeForces);

@@ -41,8 +41,10 @@ public:
     void build() {
         addGeometry();
         for (const Layer& layer : architecture.layers)
-            if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
+            if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer)) {
+                plan.numCouplings++;
                 numRealRows = std::max(numRealRows, numTemporaryRows(*coupling));
+            }
         operation(FLOW_GATHER);
         if (force.usesPeriodicBoundaryConditions())
             operation(FLOW_UNWRAP);
@@ -80,6 +82,7 @@ public:
         layout().partialRow = realRows(mostPartialSums);
         layout().numMixedRows = numMixedRows;
         layout().numRealRows = numRealRows;
+        layout().numKeptRows = numKeptRows;
         layout().programTable = numbersOf<FlowLayout>(1);
         layout().stagesTable = layout().programTable+numbersOf<FlowOperation>(program.size());
         layout().stepsTable = layout().stagesTable+numbersOf<FlowStage>(stages.size());
@@ -154,11 +157,25 @@ private:
         return nextTemporaryRow-count;
     }
 
-    static int numTemporaryRows(const CouplingLayer& layer) {
+    int keptRows(int count) {
+        if (!shape.keepsApart)
+            return realRows(count);
+        numKeptRows += count;
+        return numKeptRows-count;
+    }
+
+    static int numRaw(const CouplingLayer& layer) {
         int rows = 0;
+        for (const std::vector<DenseLayer>& network : layer.conditioner.networks)
+            rows += static_cast<int>(network.back().bias.values.size());
+        return rows;
+    }
+
+    int numTemporaryRows(const CouplingLayer& layer) const {
+        int rows = (shape.keepsApart ? numRaw(layer) : 0);
         if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
             if (mixture->closedForm == Direction::Sampling)
-                rows = 7*static_cast<int>(layer.transformed.size())*mixture->components;
+                rows += 7*static_cast<int>(layer.transformed.size())*mixture->components;
         for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
             rows += static_cast<int>(network.back().bias.values.size());
             rows += static_cast<int>(network.front().weight.shape[1]);
@@ -342,18 +359,27 @@ private:
     }
 
     /** Rows of a coupling with D transformed coordinates that no transformer does without. */
-    void addCouplingRows(const CouplingLayer& layer, int D, int numRaw, FlowStage& stage) {
+    void addCouplingRows(const CouplingLayer& layer, int D, FlowStage& stage) {
         const int numFeatures = stage.numPlain+2*stage.numCircularFeatures;
         stage.numNetworks = static_cast<int>(layer.conditioner.networks.size());
         stage.featureRow = realRows(numFeatures);
-        stage.rawRow = realRows(numRaw);
         stage.argumentRow = realRows(D);
         stage.valueRow = realRows(D);
         stage.mixtureSlopeRow = realRows(D);
         stage.curvatureRow = realRows(D);
         nextTemporaryRow = 0;
         stage.featureGradientRow = temporaryRows(stage.numNetworks*numFeatures);
-        stage.rawGradientRow = temporaryRows(numRaw);
+        stage.numRaw = numRaw(layer);
+        stage.rawGradientRow = temporaryRows(stage.numRaw);
+        stage.keptRow = keptRows(stage.numRaw);
+        stage.rawRow = (shape.keepsApart ? temporaryRows(stage.numRaw) : stage.keptRow);
+    }
+
+    /** Of a coupling. */
+    void beginWayBack(int stage) {
+        wayBack.emplace_back();
+        if (shape.keepsApart)
+            wayBack.back().push_back({FLOW_RECALL, stage});
     }
 
     void addTransformer(const CouplingLayer& layer, const FormulaTransformer& transformer, const std::vector<Domain>& domains,
@@ -373,13 +399,16 @@ private:
         stage.otherOffsetIndex = append(indices, order.otherOffsets);
         // Those of the first coordinate on a circle.
         stage.circleOffsetIndex = append(indices, order.circleOffsets);
-        addCouplingRows(layer, D, order.numOutputs, stage);
+        addCouplingRows(layer, D, stage);
         const int index = static_cast<int>(stages.size());
         operation(FLOW_FEATURES, index);
-        wayBack.push_back({{FLOW_TRANSFORM_BACKWARD, index}});
+        beginWayBack(index);
+        wayBack.back().push_back({FLOW_TRANSFORM_BACKWARD, index});
         addNetworks(layer.conditioner, order.outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
         operation(FLOW_TRANSFORM, index);
+        if (shape.keepsApart)
+            operation(FLOW_KEEP, index);
         stages.push_back(stage);
     }
 
@@ -403,14 +432,16 @@ private:
         stage.inverse = (transformer.closedForm == Direction::Sampling);
         stage.headConstant = append(plan.constants, {transformer.alphaOffset, transformer.alphaRange, transformer.logSteepnessBound,
                 transformer.minimumFloor});
-        addCouplingRows(layer, D, 5*K*D, stage);
+        addCouplingRows(layer, D, stage);
         // One of them is of the way forward, the other one of the way back.
         stage.componentRow = stage.rawGradientRow;
         if (stage.inverse)
             stage.parameterRow = temporaryRows(7*K*D);
         const int index = static_cast<int>(stages.size());
         operation(FLOW_FEATURES, index);
-        wayBack.push_back({{FLOW_COMPONENTS_BACKWARD, index}, {FLOW_MIXTURE_BACKWARD, index}});
+        beginWayBack(index);
+        for (int code : {FLOW_COMPONENTS_BACKWARD, FLOW_MIXTURE_BACKWARD})
+            wayBack.back().push_back({code, index});
         // Rows of the raw parameters are (5, K, D) here and (5, D, K) in the file.
         std::vector<std::vector<int>> outputs;
         for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
@@ -426,6 +457,8 @@ private:
                 operation(code, index);
         for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
             operation(code, index);
+        if (shape.keepsApart)
+            operation(FLOW_KEEP, index);
         stages.push_back(stage);
     }
 
@@ -489,7 +522,7 @@ private:
                 for (int o = 0; o < outputs; o++)
                     plan.weights.push_back(dense.bias.values[rows[o]]);
                 product.activated = !last;
-                product.slopeRow = (last ? -1 : realRows(outputs));
+                product.slopeRow = (last ? -1 : keptRows(outputs));
                 product.targetRow = (last ? stage.rawRow+firstRawRow : temporaryRows(outputs));
                 forward[i].push_back(product);
 
@@ -556,7 +589,7 @@ private:
     std::vector<FlowProduct> products;
     std::vector<int> indices;
     std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
-    int numMixedRows = 0, numRealRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;
+    int numMixedRows = 0, numRealRows = 0, numKeptRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;
 };
 
 DevicePlan::DevicePlan(const FlowForce& force, const Shape& shape) {

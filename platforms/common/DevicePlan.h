@@ -21,12 +21,14 @@ struct DevicePlan {
     struct Shape {
         int tile;         // molecules of a tile
         int groupSize;    // work-items of a group
+        bool keepsApart = false;    // what couplings keep for the way back is not among the rows that they work on
     };
     DevicePlan(const FlowForce& force, const Shape& shape);
 
     FlowLayout layout = {};
     std::vector<int> table;    // the layout and the lists of operations, stages, steps, products and indices
     std::vector<double> constants, weights;
+    int numCouplings = 0;
     bool findsRoots = false;    // of transformers
     FlowKernelParts parts;
 

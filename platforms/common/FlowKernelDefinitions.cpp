@@ -31,6 +31,8 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
         definitions["ACTIVATION"] = std::to_string(*parts.activation);
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";
+        if (variant.keptIsGlobal)
+            definitions["KEPT_IS_GLOBAL"] = "1";
         definitions["NUM_MIXED_ROWS"] = std::to_string(variant.numMixedRows);
         definitions["NUM_REAL_ROWS"] = std::to_string(variant.numRealRows);
     }

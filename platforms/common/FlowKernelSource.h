@@ -22,6 +22,7 @@ struct FlowKernelVariant {
     int tile;                 // molecules of a tile: 1, or a multiple of 4
     FlowKernelParts parts;
     int numMixedRows = 0, numRealRows = 0;    // of arenas in local memory; 0 for arenas in global memory
+    bool keptIsGlobal = false;    // of arenas in local memory: what is kept for the way back is elsewhere
     int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
 };
 

@@ -8,6 +8,9 @@
 #include <nvrtc.h>
 
 #include <algorithm>
+#include <iostream>
+#include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -17,6 +20,19 @@ class CudaKernels : public testing::TestWithParam<CompiledVariant> {
 };
 
 INSTANTIATE_TEST_SUITE_P(All, CudaKernels, compiledVariants({"75", "80", "90", "100"}), compiledVariantName);
+
+/** The longest run of loads of four numbers from read-only global memory with nothing computed from them in between. */
+static int numWeightVectors(const std::string& ptx) {
+    int longest = 0, run = 0;
+    std::istringstream lines(ptx);
+    for (std::string line; std::getline(lines, line);) {
+        if (line.find("ld.global.nc.v4.f32") != std::string::npos || line.find("ld.global.nc.v4.b32") != std::string::npos)
+            longest = std::max(longest, ++run);
+        else if (line.find("fma.") != std::string::npos)
+            run = 0;
+    }
+    return longest;
+}
 
 TEST_P(CudaKernels, Compile) {
     const auto& [precision, variant, architecture] = GetParam();
@@ -30,22 +46,36 @@ TEST_P(CudaKernels, Compile) {
     const DevicePrologue prologue(OPENMM_CUDA_LIBRARY);
     const std::string text = prologue(precision, "#define SYNC_WARPS __syncwarp();\n", {}, "CUDA definitions for the macros and functions needed",
             flowKernelDefinitions(variant.variant))+prologue.constantWith("inline __device__ int2 operator-(int2 a)")+flowKernelSource;
-    const std::string target = "-arch=compute_"+architecture;
-    const char* options[] = {target.c_str(), "--use_fast_math"};
+    // To machine code, which tells whether a multiprocessor has enough of everything.
+    const std::string target = "-arch=sm_"+architecture;
+    const char* options[] = {target.c_str(), "--use_fast_math", "--ptxas-options=-v"};
     nvrtcProgram program;
     ASSERT_EQ(nvrtcCreateProgram(&program, text.c_str(), nullptr, 0, nullptr, nullptr), NVRTC_SUCCESS);
-    const nvrtcResult result = nvrtcCompileProgram(program, 2, options);
+    const nvrtcResult result = nvrtcCompileProgram(program, 3, options);
     std::size_t size = 0;
     nvrtcGetProgramLogSize(program, &size);
     std::string log(size, ' ');
     nvrtcGetProgramLog(program, log.data());
     ASSERT_EQ(result, NVRTC_SUCCESS) << log;
+    std::smatch number;
+    ASSERT_TRUE(std::regex_search(log, number, std::regex("Used ([0-9]+) registers"))) << log;
+    const int registers = std::stoi(number[1]);
+    std::cout << registers << " registers" << std::endl;
+    // A multiprocessor has 65,536. CommonCalcFlowForceKernel makes groups smaller where a work-item takes too many of them.
+    const bool usual = (variant.name.find("AllParts") == std::string::npos && precision != "double");
+    EXPECT_LE(registers, usual ? 65536/512 : 65536/256);
+    if (usual) {
+        EXPECT_NE(log.find(" 0 bytes spill stores"), std::string::npos) << log;
+    }
     ASSERT_EQ(nvrtcGetPTXSize(program, &size), NVRTC_SUCCESS);
     std::string ptx(size, ' ');
     ASSERT_EQ(nvrtcGetPTX(program, ptx.data()), NVRTC_SUCCESS);
     EXPECT_NE(ptx.find(".entry computeFlowForce"), std::string::npos);
     if (precision == "single") {
         EXPECT_EQ(ptx.find(".f64"), std::string::npos) << "single precision computes in double precision somewhere";
+    }
+    if (precision != "double") {
+        EXPECT_GE(numWeightVectors(ptx), variant.variant.tile == 1 ? 8 : 4) << "weights are not read as vectors, a batch at once";
     }
     nvrtcDestroyProgram(&program);
 }

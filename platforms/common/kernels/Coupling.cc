@@ -18,6 +18,19 @@ static DEVICE inline real rawParameter(Stage stage, RealArena arena, int p, int 
     return AT(arena, stage->rawRow+(p*stage->components+k)*(stage->numIntervals+stage->numCircles)+d);
 }
 
+#ifdef KEPT_IS_GLOBAL
+// The parameters of a transformer, out of the way and back.
+static DEVICE void keep(Stage stage, RealArena arena, KeptArena kept) {
+    FOR_EACH(stage->numRaw)
+        kept[stage->keptRow*TILE+item_] = arena[stage->rawRow*TILE+item_];
+}
+
+static DEVICE void recall(Stage stage, RealArena arena, KeptArena kept) {
+    FOR_EACH(stage->numRaw)
+        arena[stage->rawRow*TILE+item_] = kept[stage->keptRow*TILE+item_];
+}
+#endif
+
 // Raw parameters of a softmax over components become its elements, in place: weights, and what centres of the published head are the
 // cumulative sums of.
 static DEVICE void softmax(Stage stage, RealArena arena) {

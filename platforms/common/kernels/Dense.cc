@@ -39,17 +39,22 @@ static DEVICE inline ARENA Lanes* lanesAt(RealArena arena, int row, int vector) 
     return (ARENA Lanes*) arena+row*ROW_VECTORS+vector;
 }
 
+static DEVICE inline KEPT Lanes* slopesAt(KeptArena kept, Product product, int output, int vector) {
+    return (KEPT Lanes*) kept+(product->slopeRow+output)*ROW_VECTORS+vector;
+}
+
 // What an output is after its sum is complete.
-static DEVICE inline void finishOutput(Product product, int output, int vector, Lanes sum, int activation, Weights weights, RealArena arena) {
+static DEVICE inline void finishOutput(Product product, int output, int vector, Lanes sum, int activation, Weights weights, RealArena arena,
+        KeptArena kept) {
     if (product->biasWeight >= 0)
         sum += TO_LANES(weights[product->biasWeight+output]);
     if (product->activated) {
         Lanes slopes;
         sum = activateLanes(activation, sum, &slopes);
-        *lanesAt(arena, product->slopeRow+output, vector) = slopes;
+        *slopesAt(kept, product, output, vector) = slopes;
     }
     else if (product->slopeRow >= 0)
-        sum *= *lanesAt(arena, product->slopeRow+output, vector);
+        sum *= *slopesAt(kept, product, output, vector);
     *lanesAt(arena, product->targetRow+output, vector) = sum;
 }
 
@@ -65,7 +70,28 @@ static DEVICE inline int partialSum(Step step, int slice, int o, int quad) {
     return (slice*4+o)*step->numQuads+quad;
 }
 
-static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena) {
+// Adds the products of up to BATCH inputs. Where there are fewer the last one is read again, and multiplied with 0.
+static DEVICE inline void addProducts(Lanes sums[4][VECTORS], GLOBAL const real4* matrix, int numColumns, ARENA const Lanes* source, int count) {
+    real4 w[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++)
+        w[j] = matrix[min(j, count-1)*numColumns];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++) {
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            Lanes s = source[min(j, count-1)*ROW_VECTORS+v];
+            if (j >= count)
+                s = TO_LANES((real) 0);
+            sums[0][v] += w[j].x*s;
+            sums[1][v] += w[j].y*s;
+            sums[2][v] += w[j].z*s;
+            sums[3][v] += w[j].w*s;
+        }
+    }
+}
+
+static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
     const int slices = step->slices, numQuads = step->numQuads;
     for (int item = LOCAL_ID; item < numQuads*CHUNKS*slices; item += LOCAL_SIZE) {
         // Quads run fastest.
@@ -73,34 +99,20 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
         Product product = productOf(step, products, quad);
         const int column = quad-product->firstQuad, numColumns = product->numQuads;
         const int begin = product->inputs*slice/slices, end = product->inputs*(slice+1)/slices;
-        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+column;
-        ARENA const Lanes* source = lanesAt(arena, product->sourceRow, chunk*VECTORS);
+        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+begin*numColumns+column;
+        ARENA const Lanes* source = lanesAt(arena, product->sourceRow+begin, chunk*VECTORS);
         Lanes sums[4][VECTORS];
 #pragma unroll
         for (int v = 0; v < VECTORS; v++)
             sums[0][v] = sums[1][v] = sums[2][v] = sums[3][v] = TO_LANES((real) 0);
-        for (int first = begin; first < end; first += BATCH) {
-            // Beyond the end the last one is read again, and multiplied with 0.
-            real4 w[BATCH];
-#pragma unroll
-            for (int j = 0; j < BATCH; j++)
-                w[j] = matrix[min(first+j, end-1)*numColumns];
-#pragma unroll
-            for (int j = 0; j < BATCH; j++) {
-                const int input = min(first+j, end-1);
-                const bool counts = (first+j < end);
-#pragma unroll
-                for (int v = 0; v < VECTORS; v++) {
-                    Lanes s = source[input*ROW_VECTORS+v];
-                    if (!counts)
-                        s = TO_LANES((real) 0);
-                    sums[0][v] += w[j].x*s;
-                    sums[1][v] += w[j].y*s;
-                    sums[2][v] += w[j].z*s;
-                    sums[3][v] += w[j].w*s;
-                }
-            }
+        int left = end-begin;
+        for (; left >= BATCH; left -= BATCH) {
+            addProducts(sums, matrix, numColumns, source, BATCH);
+            matrix += BATCH*numColumns;
+            source += BATCH*ROW_VECTORS;
         }
+        if (left > 0)
+            addProducts(sums, matrix, numColumns, source, left);
 #pragma unroll
         for (int o = 0; o < 4; o++) {
 #pragma unroll
@@ -109,13 +121,13 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
                 if (slices > 1)
                     *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), vector) = sums[o][v];
                 else if (4*column+o < product->outputs)
-                    finishOutput(product, 4*column+o, vector, sums[o][v], step->activation, weights, arena);
+                    finishOutput(product, 4*column+o, vector, sums[o][v], step->activation, weights, arena, kept);
             }
         }
     }
 }
 
-static DEVICE void sumSlices(Step step, Product products, Weights weights, int partialRow, RealArena arena) {
+static DEVICE void sumSlices(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
     const int numQuads = step->numQuads;
     for (int item = LOCAL_ID; item < 4*numQuads*ROW_VECTORS; item += LOCAL_SIZE) {
         const int quad = item%numQuads, o = item/numQuads%4, vector = item/(4*numQuads);
@@ -126,6 +138,6 @@ static DEVICE void sumSlices(Step step, Product products, Weights weights, int p
         Lanes sum = TO_LANES((real) 0);
         for (int slice = 0; slice < step->slices; slice++)
             sum += *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), vector);
-        finishOutput(product, output, vector, sum, step->activation, weights, arena);
+        finishOutput(product, output, vector, sum, step->activation, weights, arena, kept);
     }
 }

@@ -83,7 +83,7 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
  * @param globalConstants (NUM_CONSTANTS)
  * @param atoms       (numMolecules, numParticles) particles
  * @param firstMolecule, numMolecules  which of them: from the first one to one before the last number
- * @param mixedArenas, realArenas  one for each group, unless they are in local memory
+ * @param mixedArenas, realArenas  one for each group, unless they are in local memory; then `realArenas` may have what is kept
  * @param energyBuffer  the energy, kJ/mol, is added to one number for each group,
  * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
  */
@@ -123,6 +123,11 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
 #else
     MixedArena mixedArena = mixedArenas+GROUP_ID*layout->numMixedRows*TILE;
     RealArena realArena = realArenas+GROUP_ID*layout->numRealRows*TILE;
+#endif
+#ifdef KEPT_IS_GLOBAL
+    KeptArena kept = realArenas+GROUP_ID*layout->numKeptRows*TILE;
+#else
+    KeptArena kept = realArena;
 #endif
 #ifndef USE_MIXED_PRECISION
     GLOBAL const real4* posqCorrection = posq;
@@ -167,11 +172,19 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
                     features(layout, stage, indices, mixedArena, realArena);
                     break;
                 case FLOW_PRODUCT:
-                    multiply(step, products, weights, layout->partialRow, realArena);
+                    multiply(step, products, weights, layout->partialRow, realArena, kept);
                     break;
                 case FLOW_SUM_SLICES:
-                    sumSlices(step, products, weights, layout->partialRow, realArena);
+                    sumSlices(step, products, weights, layout->partialRow, realArena, kept);
                     break;
+#ifdef KEPT_IS_GLOBAL
+                case FLOW_KEEP:
+                    keep(stage, realArena, kept);
+                    break;
+                case FLOW_RECALL:
+                    recall(stage, realArena, kept);
+                    break;
+#endif
 #ifdef HAS_MIXTURE_ROOTS
                 case FLOW_PARAMETERS:
                     parameters(stage, constants, realArena);

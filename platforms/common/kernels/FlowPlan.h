@@ -50,6 +50,7 @@ typedef struct {
     // real arena
     int partialRow;             // sums of the slices of a product
     int numMixedRows, numRealRows;
+    int numKeptRows;            // of an arena of its own, if what is kept for the way back has one; else it is in `real`
 } FlowLayout;
 
 // Of a bond, an angle, the angle jkl of a torsion or a coordinate of the block: see SupportRange in flow/engine/GeometryPlan.h. That of
@@ -94,6 +95,8 @@ typedef struct {
 #define FLOW_BLOCK_TURN 29
 #define FLOW_BLOCK_FORCES 30
 #define FLOW_SOFTMAX 31                 // stage
+#define FLOW_KEEP 32                    // stage; if what is kept has an arena of its own
+#define FLOW_RECALL 33                  // stage
 
 typedef struct {
     int code, index;
@@ -143,6 +146,7 @@ typedef struct {
     int featureGradientRow;             // (numNetworks, that)
     int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates). Rows of a
                                         // softmax, w and the published mu, are its elements after FLOW_SOFTMAX
+    int numRaw, keptRow;                // how many, and where they are kept if all couplings share these rows
     int argumentRow;                    // D: where the mixture F is evaluated
     int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''
     int componentRow;                   // (3, K, D): weight times F_k, F_k', F_k''
@@ -165,5 +169,5 @@ typedef struct {
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,
-    int slopeRow;               // which then leaves its derivative here; else the outputs are multiplied with it unless -1
+    int slopeRow;               // which then leaves its derivative here, a row that is kept; else the outputs are multiplied with it unless -1
 } FlowProduct;

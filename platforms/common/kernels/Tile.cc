@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 #undef real
 
-// Where the arenas lie, and what FlowPlan.h describes: in local memory if they fit there.
+// Where the arenas lie, and what FlowPlan.h describes: in local memory if they fit there. What couplings keep for the way back may be left out.
 #ifdef ARENAS_ARE_LOCAL
 #define ARENA LOCAL_ARG
 #else
 #define ARENA GLOBAL
+#endif
+#ifdef KEPT_IS_GLOBAL
+#define KEPT GLOBAL
+#else
+#define KEPT ARENA
 #endif
 #ifdef TABLES_ARE_LOCAL
 #define TABLE LOCAL_ARG
@@ -37,6 +42,7 @@ typedef TABLE const mixed* Constants;
 typedef GLOBAL const real* Weights;
 typedef ARENA mixed* MixedArena;
 typedef ARENA real* RealArena;
+typedef KEPT real* KeptArena;
 
 // Each work-item of a group takes its share of (rows, TILE): `row` and `t` are which row and which molecule of the tile.
 #define FOR_EACH(numRows) for (int item_ = LOCAL_ID; item_ < (numRows)*TILE; item_ += LOCAL_SIZE)
