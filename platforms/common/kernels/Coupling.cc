@@ -14,10 +14,6 @@ typedef struct {
     MixtureComponentEnds ends;
 } FlowComponent;
 
-static DEVICE inline real rawParameter(Stage stage, RealArena arena, int p, int k, int d, int t) {
-    return AT(arena, stage->rawRow+(p*stage->components+k)*(stage->numIntervals+stage->numCircles)+d);
-}
-
 #ifdef KEPT_IS_GLOBAL
 // The parameters of a transformer, out of the way and back.
 static DEVICE void keep(Stage stage, RealArena arena, KeptArena kept) {
@@ -37,53 +33,56 @@ static DEVICE void softmax(Stage stage, RealArena arena) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(stage->published ? 2*D : D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
-        const int first = stage->rawRow+(i < D ? i : 2*K*D+i-D);
-        real largest = AT(arena, first);
+        RealArena raw = &AT(arena, stage->rawRow+(i < D ? i : 2*K*D+i-D));
+        const int next = D*TILE;
+        real largest = raw[0];
         for (int k = 1; k < K; k++)
-            largest = max(largest, AT(arena, first+k*D));
+            largest = max(largest, raw[k*next]);
         real sum = 0;
         for (int k = 0; k < K; k++) {
-            real e = exp(AT(arena, first+k*D)-largest);
-            AT(arena, first+k*D) = e;
+            real e = exp(raw[k*next]-largest);
+            raw[k*next] = e;
             sum += e;
         }
         const real scale = (real) 1/sum;
         for (int k = 0; k < K; k++)
-            AT(arena, first+k*D) *= scale;
+            raw[k*next] *= scale;
     }
 }
 
-static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena arena, int k, int d, int t) {
-    const bool circular = (d >= stage->numIntervals);
+// Component k, from its row of w; `next` is from one component to the next, and those of the other parameters follow K components apart.
+static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular) {
+    const int block = stage->components*next;
     Constants head = constants+stage->headConstant;
     const real bound = (real) head[2], floor0 = (real) head[3];
     const real prior = ((real) k+(real) 0.5)/(real) stage->components;
+    const real rawMu = raw[2*block], rawSigma = raw[3*block];
     HeadParameter mu, sigma;
-    HeadParameter alpha = headLogistic(rawParameter(stage, arena, 1, k, d, t), (real) head[0], (real) head[1]);
-    HeadParameter floorValue = headLogistic(rawParameter(stage, arena, 4, k, d, t), floor0, (real) 1-floor0);
+    HeadParameter alpha = headLogistic(raw[block], (real) head[0], (real) head[1]);
+    HeadParameter floorValue = headLogistic(raw[4*block], floor0, (real) 1-floor0);
     if (stage->published) {
         mu.value = (real) 0;
-        for (int j = 0; j <= k; j++)
-            mu.value += rawParameter(stage, arena, 2, j, d, t);
+        for (int j = k; j >= 0; j--)
+            mu.value += raw[2*block-j*next];
         mu.d1 = (real) 1;
         if (circular) {
             sigma = headSteepnessOnCircle(-bound, bound);
             sigma.d1 = (real) 0;
         }
         else
-            sigma = headSteepnessOnInterval(rawParameter(stage, arena, 3, k, d, t), bound, (real) 1);
+            sigma = headSteepnessOnInterval(rawSigma, bound, (real) 1);
     }
     else if (circular) {
-        mu.value = prior+rawParameter(stage, arena, 2, k, d, t);
+        mu.value = prior+rawMu;
         mu.d1 = (real) 1;
-        sigma = headSteepnessOnCircle(rawParameter(stage, arena, 3, k, d, t), bound);
+        sigma = headSteepnessOnCircle(rawSigma, bound);
     }
     else {
-        mu = headCentreOnInterval(rawParameter(stage, arena, 2, k, d, t), prior);
-        sigma = headSteepnessOnInterval(rawParameter(stage, arena, 3, k, d, t), bound, (real) 1/bound);
+        mu = headCentreOnInterval(rawMu, prior);
+        sigma = headSteepnessOnInterval(rawSigma, bound, (real) 1/bound);
     }
     FlowComponent c;
-    c.weight = rawParameter(stage, arena, 0, k, d, t);
+    c.weight = raw[0];
     c.mu = mu.value;
     c.dMu = mu.d1;
     c.sigma = sigma.value;
@@ -181,7 +180,7 @@ static DEVICE void parameters(Stage stage, Constants constants, RealArena arena)
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
-        FlowComponent c = mixtureHead(stage, constants, arena, i/D, i%D, t);
+        FlowComponent c = mixtureHead(stage, constants, &AT(arena, stage->rawRow+i), D*TILE, i/D, i%D >= stage->numIntervals);
         const int row = stage->parameterRow+i;
         AT(arena, row) = c.weight;
         AT(arena, row+K*D) = c.mu;
@@ -216,7 +215,7 @@ static DEVICE void components(Layout layout, Stage stage, Indices indices, Const
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE, d = i%D;
         bool circular = (d >= stage->numIntervals);
-        FlowComponent c = mixtureHead(stage, constants, realArena, i/D, d, t);
+        FlowComponent c = mixtureHead(stage, constants, &AT(realArena, stage->rawRow+i), D*TILE, i/D, circular);
         real x = AT(realArena, stage->argumentRow+d);
         real u = mixtureComponentArgument(x, c.mu, c.sigma, circular);
         real winding = mixtureComponentWinding(x, c.mu, c.sigma, circular);
@@ -283,15 +282,16 @@ static DEVICE void mixtureBackward(Layout layout, Stage stage, Indices indices, 
         AT(arena, row) = (stage->inverse ? (yGradient-d2*inverse)*inverse : yGradient*d1+d2*inverse);
         if (stage->published) {
             // mu_k = share_0+...+share_k, share = softmax(raw)
-            const int first = stage->rawGradientRow+2*K*D+d;
+            RealArena gradient = &AT(realArena, stage->rawGradientRow+2*K*D+d), share = &AT(realArena, stage->rawRow+2*K*D+d);
+            const int next = D*TILE;
             real sum = 0, mean = 0;
             for (int k = K-1; k >= 0; k--) {
-                sum += AT(realArena, first+k*D);
-                AT(realArena, first+k*D) = sum;
-                mean += sum*rawParameter(stage, realArena, 2, k, d, t);
+                sum += gradient[k*next];
+                gradient[k*next] = sum;
+                mean += sum*share[k*next];
             }
             for (int k = 0; k < K; k++)
-                AT(realArena, first+k*D) = rawParameter(stage, realArena, 2, k, d, t)*(AT(realArena, first+k*D)-mean);
+                gradient[k*next] = share[k*next]*(gradient[k*next]-mean);
         }
     }
 }
