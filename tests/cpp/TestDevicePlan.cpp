@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the device kernel puts into local memory, which a device refuses to exceed.
+// What the device kernel has to do for a model, and what it puts into local memory, which a device refuses to exceed.
 #include "FlowForceTesting.h"
 #include "LocalMemory.h"
 
@@ -44,6 +44,35 @@ TEST_P(LocalMemoryTest, HoldsWhatThereIsRoomFor) {
                 EXPECT_EQ(plan.layout.numKeptRows > 0, v.keptIsGlobal);
             }
         EXPECT_EQ(last, 0);
+    }
+}
+
+/** What a launch has to do for a molecule of the shipped model: every weight is read once in either direction, with little besides. */
+TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
+    const FlowForce force(std::string("python/openmmflow/data/alanine_dipeptide.safetensors"));
+    long long numWeights = 0;
+    for (const Layer& layer : force.getModel().getArchitecture().layers)
+        if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
+            for (const std::vector<DenseLayer>& network : coupling->conditioner.networks)
+                for (const DenseLayer& dense : network)
+                    numWeights += static_cast<long long>(dense.weight.values.size());
+    for (int tile : {1, 32}) {
+        const DevicePlan plan(force, {tile, 512, tile == 1});
+        const auto* program = reinterpret_cast<const FlowOperation*>(&plan.table[plan.layout.programTable]);
+        const auto* steps = reinterpret_cast<const FlowStep*>(&plan.table[plan.layout.stepsTable]);
+        const auto* products = reinterpret_cast<const FlowProduct*>(&plan.table[plan.layout.productsTable]);
+        long long numRead = 0;
+        for (int i = 0; i < plan.layout.numOperations; i++)
+            if (program[i].code == FLOW_PRODUCT) {
+                const FlowStep& step = steps[program[i].index];
+                int numQuads = 0;
+                for (const FlowProduct* product = products+step.firstProduct; numQuads < step.numQuads; numQuads += product->numQuads, product++)
+                    numRead += 4ll*product->inputs*product->numQuads;
+            }
+        std::cout << "tile of " << tile << ": " << plan.layout.numOperations << " operations, " << numRead << " weights read of "
+                << numWeights << " in matrices" << std::endl;
+        EXPECT_GE(numRead, 2*numWeights);
+        EXPECT_LE(numRead, 2.05*numWeights);
     }
 }
 
