@@ -36,6 +36,8 @@ def _platform():
 
 
 unavailable = _platform()
+if unavailable and "OPENMMFLOW_TEST_PLATFORM" in os.environ:
+    raise RuntimeError(f"{PLATFORM} is to be tested: {unavailable}")
 pytestmark = pytest.mark.skipif(bool(unavailable), reason=f"no {PLATFORM}: {unavailable}")
 
 
