@@ -113,11 +113,13 @@ void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForc
  */
 DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     const int numMolecules = endMolecule-firstMolecule;
+    int mostGroups = cc.getNumThreadBlocks();
     if (cc.getIsCPU())
         shape = {numMolecules <= 4 ? 1 : 16, 16};
     else {
-        // OpenMM starts six groups on each multiprocessor, on all platforms that are no processors.
-        const int numMultiprocessors = std::max(1, cc.getNumThreadBlocks()/6);
+        // OpenMM starts six groups on each multiprocessor at most, on all platforms that are no processors. Of these groups one or two fit.
+        const int numMultiprocessors = std::max(1, mostGroups/6);
+        mostGroups = 2*numMultiprocessors;
         shape = {32, std::min(512, cc.getMaxThreadBlockSize())};
         for (int tile : {16, 8, 4, 1})
             if (numMolecules <= tile*numMultiprocessors)
@@ -126,7 +128,8 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     const ShapeOverride chosen;
     if (chosen.tile > 0)
         shape = {chosen.tile, chosen.groupSize};
-    numTiles = (numMolecules+shape.tile-1)/shape.tile;
+    // Those that do not fit would take memory for their arenas; groups go on to other tiles.
+    numGroups = std::min((numMolecules+shape.tile-1)/shape.tile, mostGroups);
 
     // The only way to ask for the size of local memory: in threads that need a byte each. OpenCL answers with half of it.
     // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
@@ -163,12 +166,10 @@ void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
     weights.initialize(cc, std::max<std::size_t>(plan.weights.size(), 1), realSize(), "flowWeights");
     if (!plan.weights.empty())
         weights.upload(plan.weights, true);
-    // OpenMM starts so many groups at the most.
-    const std::size_t numGroups = std::min(numTiles, cc.getNumThreadBlocks());
     const std::size_t mixedRows = (arenasAreLocal ? 0 : plan.layout.numMixedRows);
     const std::size_t realRows = (arenasAreLocal ? plan.layout.numKeptRows : plan.layout.numRealRows);
-    mixedArenas.initialize(cc, std::max<std::size_t>(numGroups*mixedRows*shape.tile, 1), mixedSize(), "flowMixedArenas");
-    realArenas.initialize(cc, std::max<std::size_t>(numGroups*realRows*shape.tile, 1), realSize(), "flowRealArenas");
+    mixedArenas.initialize(cc, std::max<std::size_t>(mixedRows*numGroups*shape.tile, 1), mixedSize(), "flowMixedArenas");
+    realArenas.initialize(cc, std::max<std::size_t>(realRows*numGroups*shape.tile, 1), realSize(), "flowRealArenas");
 }
 
 void CommonCalcFlowForceKernel::addArguments() {
@@ -224,13 +225,13 @@ void CommonCalcFlowForceKernel::setArguments(ContextImpl& context, bool includeF
 }
 
 double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForces, bool includeEnergy) {
-    if (numTiles == 0)
+    if (numGroups == 0)
         return 0;
     ContextSelector selector(cc);
     if (!hasArguments)
         addArguments();
     setArguments(context, includeForces);
-    kernel->execute(numTiles*shape.groupSize, shape.groupSize);
+    kernel->execute(numGroups*shape.groupSize, shape.groupSize);
     if (findsRoots && includeEnergy)
         checkRoots();
     return 0;

@@ -42,7 +42,7 @@ private:
     OpenMM::ComputeKernel kernel;
     DevicePlan::Shape shape = {};
     bool arenasAreLocal = false;
-    int firstMolecule = 0, endMolecule = 0, numTiles = 0;
+    int firstMolecule = 0, endMolecule = 0, numGroups = 0;
     std::string scaleParameterName;
     bool scaleDerivative = false, findsRoots = false, hasArguments = false;
     OpenMM::ComputeArray table, constants, weights;

@@ -121,11 +121,11 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
     LOCAL real4 realVectors[NUM_REAL_ROWS*TILE/4];
     RealArena realArena = (RealArena) realVectors;
 #else
-    MixedArena mixedArena = mixedArenas+GROUP_ID*layout->numMixedRows*TILE;
-    RealArena realArena = realArenas+GROUP_ID*layout->numRealRows*TILE;
+    MixedArena mixedArena = mixedArenas+(mm_long) GROUP_ID*layout->numMixedRows*TILE;
+    RealArena realArena = realArenas+(mm_long) GROUP_ID*layout->numRealRows*TILE;
 #endif
 #ifdef KEPT_IS_GLOBAL
-    KeptArena kept = realArenas+GROUP_ID*layout->numKeptRows*TILE;
+    KeptArena kept = realArenas+(mm_long) GROUP_ID*layout->numKeptRows*TILE;
 #else
     KeptArena kept = realArena;
 #endif
