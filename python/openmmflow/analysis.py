@@ -22,8 +22,13 @@ class EnergyConservation:
 
     fluctuation: float
     """Standard deviation of the total energy about its linear trend, kJ/mol."""
-    drift: float
-    """Absolute slope of that trend, kJ/mol/ps."""
+    slope: float
+    """That of this trend, kJ/mol/ps."""
+
+    @property
+    def drift(self) -> float:
+        """Its size, kJ/mol/ps. Chance makes it larger the shorter a run is; the mean slope of many runs has no such part."""
+        return abs(self.slope)
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -54,7 +59,7 @@ def energy_conservation(time, total_energy, num_degrees_of_freedom: int) -> Ener
     slope = centred @ total_energy / (centred @ centred)
     residual = total_energy - total_energy.mean() - slope * centred
     return EnergyConservation(fluctuation=float(residual.std() / num_degrees_of_freedom),
-                              drift=float(abs(slope) / num_degrees_of_freedom))
+                              slope=float(slope / num_degrees_of_freedom))
 
 
 def step_size_exponent(step_sizes, fluctuations, *, resamples=2000, seed=0) -> tuple[float, float]:
