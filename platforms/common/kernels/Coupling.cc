@@ -39,14 +39,12 @@ static DEVICE void softmax(Stage stage, RealArena arena) {
         for (int k = 1; k < K; k++)
             largest = max(largest, raw[k*next]);
         real sum = 0;
-        for (int k = 0; k < K; k++) {
-            real e = exp(raw[k*next]-largest);
-            raw[k*next] = e;
-            sum += e;
-        }
+        for (int k = 0; k < K; k++)
+            sum += exp(raw[k*next]-largest);
+        // Exponentials cost less than to store them in between.
         const real scale = (real) 1/sum;
         for (int k = 0; k < K; k++)
-            raw[k*next] *= scale;
+            raw[k*next] = exp(raw[k*next]-largest)*scale;
     }
 }
 
