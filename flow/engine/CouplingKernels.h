@@ -461,9 +461,7 @@ struct Kernels {
             sigma = (circular ? typename F::HeadParameter{V(plan.circleSteepness), V(Real(0))} :
                     F::headSteepnessOnInterval(steepness, bound, V(Real(1))));
         else if (circular) {
-            // Within one turn: x-mu must not lose digits.
-            mu.value = prior+centre;
-            mu.value = mu.value-xsimd::floor(mu.value);
+            mu = F::headCentreOnCircle(centre, prior);
             sigma = F::headSteepnessOnCircle(steepness, bound);
         }
         else {

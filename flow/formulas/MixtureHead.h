@@ -47,7 +47,17 @@ FORMULA HeadParameter headSteepnessOnCircle(real raw, real bound) {
     return p;
 }
 
-// Centre of component k of the free head on an interval; prior = (k+1/2)/K is where it lies for raw = 0.
+// Centre of component k of the free head on a circle; prior = (k+1/2)/K is where it lies for raw = 0. Within one turn, so that what is taken
+// from it keeps its digits.
+FORMULA HeadParameter headCentreOnCircle(real raw, real prior) {
+    real centre = prior+raw;
+    HeadParameter p;
+    p.value = centre-FLOOR(centre);
+    p.d1 = (real) 1;
+    return p;
+}
+
+// The same on an interval.
 FORMULA HeadParameter headCentreOnInterval(real raw, real prior) {
     // logistic(raw+logit(prior)) without the logit
     real l = logistic(raw);

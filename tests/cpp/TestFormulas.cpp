@@ -168,6 +168,16 @@ TEST(MixtureHead, DerivativesMatchDifferences) {
     EXPECT_NEAR(F::headCentreOnInterval(0, 0.1875).value, 0.1875, 1e-15);
 }
 
+TEST(MixtureHead, CentresOnACircleAreWithinOneTurn) {
+    for (double r = -4; r < 4; r += 0.37) {
+        const F::HeadParameter mu = F::headCentreOnCircle(r, 0.1875);
+        EXPECT_GE(mu.value, 0);
+        EXPECT_LT(mu.value, 1);
+        EXPECT_NEAR(remainder(mu.value-r-0.1875, 1), 0, 1e-15);
+        EXPECT_EQ(mu.d1, 1);
+    }
+}
+
 TEST(MixtureHead, IsFiniteForHugeRawParameters) {
     for (double r : {-1e6, 1e6}) {
         for (const F::HeadParameter& p : {F::headLogistic(r, 0.87, 10), F::headSteepnessOnInterval(r, 3, 1/3.0),

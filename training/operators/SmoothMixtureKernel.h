@@ -138,13 +138,8 @@ private:
             return;
         }
         for (size_t k = 0; k < components.size(); k++) {
-            const double prior = (k+0.5)/numComponents;
-            if (circular) {
-                components[k].mu.value = (Real) prior+raw(Mu, k);
-                components[k].mu.d1 = (Real) 1;
-            }
-            else
-                components[k].mu = Formula::headCentreOnInterval(raw(Mu, k), (Real) prior);
+            const Real prior = (Real) ((k+0.5)/numComponents);
+            components[k].mu = circular ? Formula::headCentreOnCircle(raw(Mu, k), prior) : Formula::headCentreOnInterval(raw(Mu, k), prior);
         }
     }
 

@@ -71,8 +71,7 @@ static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealAr
             sigma = headSteepnessOnInterval(rawSigma, bound, (real) 1);
     }
     else if (circular) {
-        mu.value = prior+rawMu;
-        mu.d1 = (real) 1;
+        mu = headCentreOnCircle(rawMu, prior);
         sigma = headSteepnessOnCircle(rawSigma, bound);
     }
     else {
