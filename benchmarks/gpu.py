@@ -4,7 +4,7 @@
     python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE ...] [--json FILE]
 
 Models are those of openmmflow.benchmark.models (314k is the published flow where its checkpoint is at hand, else one of that size with random
-weights, which cost the same), the shipped one, or files. Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the
+weights, which cost the same), the shipped one, or files. Before anything is timed, forces are compared with Reference. Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the
 kernels are the same everywhere. If PyTorch sees a CUDA device it is timed there: in eager mode within openmm.PythonForce, as users run it, and
 as one CUDA graph of a whole evaluation with its gradient, which leaves the interpreter out. `--shapes` times other shapes of the kernel than the
 one that is chosen, in single precision; on a GPU several by default. The machine should have nothing else to do.
@@ -31,7 +31,11 @@ from openmmflow import shipped
 from openmmflow.benchmark import models, systems
 
 STEPS = 10
-SHAPES = {"one": ("1,128", "1,256", "1,512", "1,1024"), "many": ("8,256", "8,512", "16,256", "16,512", "32,256", "32,512", "64,512")}
+COMPARED = 64
+"""Molecules at either end whose forces are compared with Reference."""
+LIMITS = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}
+"""Of the force error, of the RMS force."""
+SHAPES = {"one": ("1,128", "1,256", "1,512", "1,768"), "many": ("8,256", "8,512", "16,256", "16,512", "32,256", "32,512", "32,768", "64,512")}
 """Tiles and work-items of groups that are tried on a GPU, for one molecule and for many."""
 
 
@@ -47,6 +51,19 @@ def make_context(model, platform: str, precision: str, count: int, shape: str | 
         os.environ.pop("OPENMMFLOW_KERNEL_SHAPE", None)
     context.setPositions(model.sample(count, 1)[0].reshape(-1, 3))
     return context
+
+
+def force_error(context: openmm.Context, model, count: int) -> float:
+    """Of the first and the last molecules against Reference, of their RMS force."""
+    state = context.getState(positions=True, forces=True)
+    shape = (count, model.num_particles, 3)
+    positions, forces = (values._value.reshape(shape) for values in (state.getPositions(asNumpy=True), state.getForces(asNumpy=True)))
+    chosen = np.unique(np.r_[:min(count, COMPARED), max(0, count - COMPARED):count])
+    reference = openmm.Context(systems.flow_system(model, len(chosen)), openmm.VerletIntegrator(1e-4),
+                               openmm.Platform.getPlatform("Reference"))
+    reference.setPositions(positions[chosen].reshape(-1, 3))
+    expected = reference.getState(forces=True).getForces(asNumpy=True)._value.reshape(forces[chosen].shape)
+    return float(np.sqrt(np.mean((forces[chosen] - expected)**2) / np.mean(expected**2)))
 
 
 def seconds_per_step(context: openmm.Context, seconds: float = 1.5) -> float:
@@ -91,7 +108,7 @@ def seconds_per_call(call, *, least: int = 20, seconds: float = 1.0) -> float:
 
 
 def torch_seconds(model, platform: str, count: int) -> dict[str, float]:
-    """Energy and forces of a batch in PyTorch on its CUDA device, seconds; empty if there is none."""
+    """Energy and forces of a batch in PyTorch on its CUDA device, seconds; empty if there is none. What fails is said and left out."""
     try:
         import torch
     except ImportError:
@@ -101,49 +118,61 @@ def torch_seconds(model, platform: str, count: int) -> dict[str, float]:
     from openmmflow import model_file
     from openmmflow.benchmark.torch_flow import TorchFlow
 
-    flow = TorchFlow(*model_file.read(model)).cuda()
     positions = openmmflow.FlowModel.load(model).sample(count, 1)[0]
-    seconds = {}
-
-    context = openmm.Context(systems.torch_system(model, count, flow=flow, device="cuda"), openmm.VerletIntegrator(1e-4),
-                             openmm.Platform.getPlatform(platform))
-    context.setPositions(positions.reshape(-1, 3))
-    seconds["PythonForce, eager"] = seconds_per_call(lambda: context.getState(energy=True, forces=True))
-    del context
-
+    flow = TorchFlow(*model_file.read(model)).cuda()
     x = torch.from_numpy(positions.astype(np.float32)).cuda().requires_grad_(True)
-    evaluate = lambda: torch.autograd.grad(flow(x).sum(), x)
-    # What a graph holds must have run before, on a stream of its own.
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
+
+    def evaluate():
+        return torch.autograd.grad(flow(x).sum(), x)
+
+    def in_python_force():
+        context = openmm.Context(systems.torch_system(model, count, flow=flow, device="cuda"), openmm.VerletIntegrator(1e-4),
+                                 openmm.Platform.getPlatform(platform))
+        context.setPositions(positions.reshape(-1, 3))
+        return seconds_per_call(lambda: context.getState(energy=True, forces=True))
+
+    def as_graph():
+        # What a graph holds must have run before, on a stream of its own.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                evaluate()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             evaluate()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        evaluate()
-    for name, call in (("eager", evaluate), ("CUDA graph", graph.replay)):
-        seconds[name] = seconds_per_call(lambda: (call(), torch.cuda.synchronize()))
+        return seconds_per_call(lambda: (graph.replay(), torch.cuda.synchronize()))
+
+    seconds = {}
+    # The graph last: after a capture that failed PyTorch may be of no more use.
+    for name, part in (("PythonForce, eager", in_python_force), ("eager", lambda: seconds_per_call(lambda: (evaluate(), torch.cuda.synchronize()))),
+                       ("CUDA graph", as_graph)):
+        try:
+            seconds[name] = part()
+        except (RuntimeError, openmm.OpenMMException) as error:
+            print(f"PyTorch, {name}, {count} molecules: {error}", flush=True)
     return seconds
 
 
 def single_precision_peak() -> float | None:
-    """Operations a second of PyTorch's CUDA device: 128 multiply-adds a clock and multiprocessor, as on compute capability 8.6, 8.9 and 9.0."""
+    """Operations a second of PyTorch's CUDA device: 128 multiply-adds a clock and multiprocessor, 64 up to compute capability 8.0."""
     try:
         import torch
         device = torch.cuda.get_device_properties(0)
         clock = subprocess.run(["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0"],
                                capture_output=True, text=True, check=True).stdout
-    except (ImportError, AssertionError, RuntimeError, OSError, subprocess.CalledProcessError):
+        lanes = 64 if device.major < 8 or (device.major, device.minor) == (8, 0) else 128
+        return device.multi_processor_count * lanes * 2 * 1e6 * float(clock)
+    except (ImportError, AssertionError, RuntimeError, ValueError, OSError, subprocess.CalledProcessError):
         return None
-    return device.multi_processor_count * 128 * 2 * 1e6 * float(clock)
 
 
 def verdicts(figures: dict, molecules: int, peak: float | None) -> list[str]:
     """Ratios that are demanded of CUDA, from what was measured of a model."""
     # Of many molecules a step, in which nothing leaves the device, as in PyTorch's batch.
     one, many = figures["seconds"].get("single 1"), figures["seconds_per_step"].get(f"single {molecules}")
+    step = figures["seconds_per_step"].get("single 1")
     torch_one, torch_many = (figures["torch_seconds"].get(str(count), {}) for count in (1, molecules))
     lines = []
 
@@ -156,6 +185,9 @@ def verdicts(figures: dict, molecules: int, peak: float | None) -> list[str]:
         for name, bound in (("PythonForce, eager", 50), ("CUDA graph", 3)):
             if name in torch_one:
                 compare(f"one molecule, faster than PyTorch ({name})", torch_one[name] / one, bound, True)
+        if step and "CUDA graph" in torch_one:
+            # A graph copies neither positions nor forces; nor does a step.
+            print(f"one molecule, a step faster than a CUDA graph of PyTorch: {torch_one['CUDA graph'] / step:.4g}")
     if many and "eager" in torch_many:
         compare(f"{molecules} molecules, faster than a PyTorch batch", torch_many["eager"] / many, 2, True)
     if many and peak:
@@ -169,7 +201,7 @@ def measure(path, options, shapes: list[str], done) -> dict:
     """Everything about one model; `done` is called with the figures so far after each measurement."""
     model = openmmflow.FlowModel.load(path)
     figures = {"model": model.checksum, "parameters": model.num_parameters, "seconds_per_step": {}, "seconds": {}, "first_energy_seconds": {},
-               "shapes": {}, "torch_seconds": {}}
+               "force_error": {}, "shapes": {}, "torch_seconds": {}}
     if options.platform == "OpenCL":
         figures["launches_per_step"] = launches_per_step(path)
         print("launches per step, one molecule:", ", ".join(f"{name} {n:g}" for name, n in figures["launches_per_step"].items())
@@ -180,29 +212,35 @@ def measure(path, options, shapes: list[str], done) -> dict:
             context = make_context(path, options.platform, precision, count)
             context.getState(energy=True)
             first = time.perf_counter() - begin
+            error = force_error(context, model, count)
             spent = seconds_per_step(context)
             state = seconds_per_call(lambda: context.getState(energy=True, forces=True))
             del context
             name = f"{precision} {count}"
             figures["first_energy_seconds"][name], figures["seconds_per_step"][name], figures["seconds"][name] = first, spent, state
+            figures["force_error"][name] = error
             print(f"{precision}, {count} molecules: {1e6 * spent:.1f} µs a step, {count / spent:.4g} molecules a second; "
-                  f"{1e6 * state:.1f} µs for energy and forces; first energy after {first:.1f} s", flush=True)
+                  f"{1e6 * state:.1f} µs for energy and forces; first energy after {first:.1f} s; force error {error:.1e}, "
+                  f"at most {LIMITS[precision]:g}: {'met' if error <= LIMITS[precision] else 'MISSED'}", flush=True)
             done(figures)
     for shape in shapes:
         count = 1 if shape.split(",")[0] == "1" else options.molecules
         try:
-            spent = seconds_per_step(make_context(path, options.platform, "single", count, shape))
+            context = make_context(path, options.platform, "single", count, shape)
+            error = force_error(context, model, count)
+            spent = seconds_per_step(context)
+            del context
         except openmm.OpenMMException as error:
             print(f"shape {shape}: {error}")
             continue
         figures["shapes"][shape] = spent
-        print(f"shape {shape}, single, {count} molecules: {1e6 * spent:.1f} µs a step", flush=True)
+        print(f"shape {shape}, single, {count} molecules: {1e6 * spent:.1f} µs a step; force error {error:.1e}", flush=True)
         done(figures)
     for count in (1, options.molecules):
         figures["torch_seconds"][str(count)] = torch_seconds(path, options.platform, count)
         for name, spent in figures["torch_seconds"][str(count)].items():
             print(f"PyTorch, {name}, single precision, {count} molecules: {1e6 * spent:.1f} µs", flush=True)
-    done(figures)
+        done(figures)
     return figures
 
 

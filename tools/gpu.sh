@@ -115,11 +115,17 @@ END
     fi
     "$python" -m pip install -q "${index[@]}" -r requirements/gpu.txt || return
     [[ $platform == CUDA ]] || return 0
-    if [[ -n $wheels ]] || command -v nvcc >/dev/null || compgen -G "/usr/local/cuda*/bin/nvcc" >/dev/null; then
+    local libraries
+    libraries=$(find_folders "libnvrtc.so.13" "libcufft.so.12" 2>/dev/null)
+    if [[ -n $wheels || $libraries == *:* || $libraries == */lib64 ]]; then
         # What OpenMM's library needs is there: in the toolkit or among the packages of PyTorch.
         "$python" -m pip install -q "${index[@]}" --no-deps "$(grep ^openmm-cuda requirements/cuda.txt)"
     else
-        "$python" -m pip install -q -r requirements/cuda.txt
+        # A driver does not take what a newer NVRTC writes.
+        local driver packages=(-r requirements/cuda.txt nvidia-cufft)
+        driver=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)
+        [[ $driver != 13.* ]] || packages+=("nvidia-cuda-nvrtc==$driver.*")
+        "$python" -m pip install -q "${packages[@]}"
     fi
 }
 

@@ -51,10 +51,10 @@ struct ShapeOverride {
         words >> tile >> comma >> groupSize;
         if (words && !words.eof())
             words >> secondComma >> localBytes;
-        const bool isTile = (tile == 1 || tile == 4 || (tile > 0 && tile%8 == 0));
+        const bool isTile = (tile == 1 || (tile > 0 && tile%flowKernelLanes(tile) == 0));
         if (!words || !isTile || comma != ',' || secondComma != ',' || groupSize < 1)
             throw OpenMM::OpenMMException(std::string("FlowForce: OPENMMFLOW_KERNEL_SHAPE is '")+text+"'; expected TILE,GROUP_SIZE or "
-                    "TILE,GROUP_SIZE,LOCAL_BYTES, with a tile of 1, 4 or a multiple of 8 molecules and a positive size of groups");
+                    "TILE,GROUP_SIZE,LOCAL_BYTES, with a tile of 1 or a multiple of 4 molecules and a positive size of groups");
     }
 };
 
@@ -117,7 +117,8 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     if (cc.getIsCPU())
         shape = {numMolecules <= 4 ? 1 : 16, 16};
     else {
-        // OpenMM starts six groups on each multiprocessor at most, on all platforms that are no processors. Of these groups one or two fit.
+        // OpenMM starts six groups on each multiprocessor at most with CUDA, HIP and NVIDIA's OpenCL; with others it may be up to 24, for which
+        // tiles are smaller than they could be. Of these groups one or two fit.
         const int numMultiprocessors = std::max(1, mostGroups/6);
         mostGroups = 2*numMultiprocessors;
         shape = {32, std::min(512, cc.getMaxThreadBlockSize())};
@@ -142,6 +143,9 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(local.variant))->createKernel("computeFlowForce");
     // Registers may allow for fewer.
     const int warp = 32;
+    if (kernel->getMaxBlockSize() < chosen.groupSize)
+        throw OpenMM::OpenMMException("FlowForce: OPENMMFLOW_KERNEL_SHAPE wants groups of "+std::to_string(chosen.groupSize)+
+                " work-items, but registers and the device allow for "+std::to_string(kernel->getMaxBlockSize()));
     if (kernel->getMaxBlockSize() < shape.groupSize)
         shape.groupSize = std::max(kernel->getMaxBlockSize()/warp*warp, 1);
     DevicePlan plan(force, shape);

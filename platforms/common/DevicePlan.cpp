@@ -6,6 +6,7 @@
 #include "engine/Marginals.h"
 #include "engine/SupportContinuation.h"
 #include "engine/TransformerLayout.h"
+#include "formulas/Formulas.h"
 #include "internal/MoleculeGatherer.h"
 #include "internal/ThermalEnergy.h"
 
@@ -71,7 +72,8 @@ public:
             append(program, *layer);
         if (hasBlock)
             for (int code : {FLOW_WHITEN_BACKWARD, FLOW_BLOCK_GRADIENT, FLOW_BLOCK_TURN, FLOW_BLOCK_FORCES})
-                operation(code);
+                if (code != FLOW_BLOCK_TURN || layout().blockIsAligned)
+                    operation(code);
         operation(FLOW_FORCES);
         layout().numOperations = static_cast<int>(program.size());
         layout().numTerms = numTerms;
@@ -129,8 +131,13 @@ private:
             parts.transformerType = *types.begin();
         if (activations.size() == 1)
             parts.activation = *activations.begin();
-        for (const FlowStage& stage : stages)
-            plan.findsRoots = plan.findsRoots || stage.inverse;
+        for (const FlowStage& stage : stages) {
+            Formulas<double>::TransformerSettings settings = {};
+            settings.type = stage.transformerType;
+            settings.size = stage.transformerSize;
+            const bool hasInverse = (stage.transformerType >= 0 && Formulas<double>::transformerHasInverse(settings));
+            plan.findsRoots = plan.findsRoots || (stage.inverse && !hasInverse);
+        }
     }
 
     FlowLayout& layout() {
@@ -231,7 +238,7 @@ private:
         l.chiRow = mixedRows(l.numRanges);
         l.wallRow = mixedRows(l.numRanges);
         l.outsideRow = mixedRows(l.numRanges);
-        l.scratchRow = mixedRows(3*flowKernelMaxSlices);
+        l.scratchRow = mixedRows(3*flowKernelSumSlices);
         l.totalRow = mixedRows(6);
     }
 
@@ -567,9 +574,12 @@ private:
         if (step.numQuads == 0)
             return;
         append(products, items);
-        // Enough for all work-items, but no sum much shorter than what a work-item reads at once.
-        const int smallestSum = 8, chunks = shape.tile/flowKernelLanes(shape.tile);
-        step.slices = std::clamp(shape.groupSize/(step.numQuads*chunks), 1, std::max(1, (shortest+smallestSum-1)/smallestSum));
+        // Enough for all work-items, but no sum much shorter than what a work-item reads at once. Of a tile the sums of slices go through global
+        // memory, which costs as much as the products: only where most work-items would have nothing to do.
+        const int smallestSum = 8, numItems = step.numQuads*shape.tile/flowKernelLanes(shape.tile);
+        if (shape.tile == 1 || 4*numItems <= shape.groupSize)
+            step.slices = std::min(shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum);
+        step.slices = std::max(step.slices, 1);
         const int index = static_cast<int>(steps.size());
         operations.push_back({FLOW_PRODUCT, index});
         if (step.slices > 1) {

@@ -17,7 +17,7 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
     std::map<std::string, std::string> definitions = {
         {"TILE", std::to_string(variant.tile)},
         {"LANES", std::to_string(flowKernelLanes(variant.tile))},
-        {"MAX_SLICES", std::to_string(flowKernelMaxSlices)},
+        {"SUM_SLICES", std::to_string(flowKernelSumSlices)},
         {"PI", literal(3.14159265358979323846)}};
     const FlowKernelParts& parts = variant.parts;
     const std::pair<const char*, bool> present[] = {{"HAS_BLOCK", parts.block}, {"HAS_MIXTURES", parts.mixtures},

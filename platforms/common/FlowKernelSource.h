@@ -26,12 +26,12 @@ struct FlowKernelVariant {
     int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
 };
 
-/** Work-items that reduce a column first. */
-constexpr int flowKernelMaxSlices = 16;
+/** Work-items that sum up a column for a molecule, before one of them adds up their sums. */
+constexpr int flowKernelSumSlices = 16;
 
 /** Molecules that a work-item multiplies a weight with at once. */
 constexpr int flowKernelLanes(int tile) {
-    return tile < 8 ? tile : 8;
+    return tile == 1 ? 1 : 4;
 }
 
 /** The preprocessor definitions of a variant, for ComputeContext::compileProgram(). */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "LocalMemory.h"
 
+#include <algorithm>
+
 namespace OpenMMFlow {
 
 static int roundUp(int number, int multiple) {
@@ -24,7 +26,7 @@ LocalMemory::LocalMemory(const FlowForce& force, DevicePlan::Shape shape, int av
     for (bool apart : {false, true}) {
         shape.keepsApart = apart;
         const FlowLayout layout = DevicePlan(force, shape).layout;
-        const int mixedRows = roundUp(layout.numMixedRows, 64), realRows = roundUp(layout.numRealRows, 256);
+        const int mixedRows = roundUp(layout.numMixedRows, 64), realRows = roundUp(std::max(layout.numRealRows, 1), 256);
         const int arenaBytes = shape.tile*(mixedRows*mixedSize+realRows*realSize);
         if (tableBytes+arenaBytes > available)
             continue;

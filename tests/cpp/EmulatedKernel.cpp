@@ -27,12 +27,12 @@
 #define HAS_MIXTURES 1
 #define HAS_MIXTURE_ROOTS 1
 #define HAS_TRANSFORMERS 1
-#define MAX_SLICES 16
+#define SUM_SLICES 16
 #define PI 3.14159265358979323846
 
 namespace OpenMMFlow {
 
-static_assert(flowKernelMaxSlices == 16, "MAX_SLICES is another one");
+static_assert(flowKernelSumSlices == 16, "SUM_SLICES is another one");
 
 namespace {
 

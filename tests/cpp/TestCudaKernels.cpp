@@ -99,10 +99,10 @@ TEST_P(CudaKernels, Compile) {
     if (precision != "double") {
         if (variant.variant.tile > 1) {
             std::cout << "multiply-adds are " << 100*multiplyAddShare(ptx) << " % of the loop of products" << std::endl;
-            // The assembler takes a third of the others away: of a tile of 32, 128 of 154 instructions are left (nvdisasm, sm_90).
-            EXPECT_GE(multiplyAddShare(ptx), variant.variant.tile < 8 ? 0.5 : 0.6);
+            // The assembler takes half of the others away: of a tile of 32, 128 of 160 instructions are left (nvdisasm, sm_90).
+            EXPECT_GE(multiplyAddShare(ptx), 0.5);
         }
-        EXPECT_GE(numWeightVectors(ptx), variant.variant.tile == 1 ? 8 : 4) << "weights are not read as vectors, a batch at once";
+        EXPECT_GE(numWeightVectors(ptx), 8) << "weights are not read as vectors, a batch at once";
     }
     nvrtcDestroyProgram(&program);
 }

@@ -31,8 +31,10 @@ TEST_P(HipKernels, Compile) {
     ASSERT_EQ(hiprtcCreateProgram(&program, text.c_str(), nullptr, 0, nullptr, nullptr), HIPRTC_SUCCESS);
     const std::string target = "--gpu-architecture="+architecture;
     // What OpenMM compiles with, but for what headers of ROCm before 6.1 want.
-    std::vector<const char*> options = {"-O3", "-ffast-math", "-munsafe-fp-atomics", "-DHIP_INCLUDE_HIP_AMD_DETAIL_HIP_COMPLEX_H",
-            target.c_str()};
+    std::vector<const char*> options = {"-O3", "-ffast-math", "-munsafe-fp-atomics", "--gpu-max-threads-per-block=256",
+            "-DHIP_INCLUDE_HIP_AMD_DETAIL_HIP_COMPLEX_H", target.c_str()};
+    if (architecture == "gfx90a")
+        options.push_back("-fno-slp-vectorize");
     const hiprtcResult result = hiprtcCompileProgram(program, static_cast<int>(options.size()), options.data());
     std::size_t size = 0;
     hiprtcGetProgramLogSize(program, &size);

@@ -22,7 +22,9 @@ PLATFORM = os.environ.get("OPENMMFLOW_TEST_PLATFORM", "OpenCL")
 LIMITS = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}
 """Of the force error, as a fraction of the root mean square force."""
 TILE = 16
-"""Molecules that a work-group evaluates together when there are many."""
+"""Molecules that a work-group evaluates together when there are many, on a processor."""
+SHAPES = ["1,256", "4,256", "8,256", "16,256", "32,256"]
+"""Of the kernel, which a GPU with many multiprocessors chooses for hundreds and thousands of molecules only."""
 
 
 def _platform():
@@ -244,6 +246,27 @@ def test_many_molecules(small_model, count, precision):
     assert abs(energies[0] - energies[1]) <= tolerance * count * 10
     again = sides(positions)
     assert np.array_equal(again[1][0], forces[0]) and again[0][0] == energies[0]
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(small_flow, shape, precision, monkeypatch):
+    """Tiles of every size, of which the last is not full, and more tiles than groups on a processor."""
+    model, count = FlowModel.from_bytes(model_file.pack(*small_flow)), 77
+    positions = conformations(2, count).astype(np.float32).astype(float)
+    positions[0] *= 1.2
+    monkeypatch.setenv("OPENMMFLOW_KERNEL_SHAPE", shape)
+    energies, forces, _ = Sides(molecules_system(FlowForce(model), model.num_particles, count), precision)(positions)
+    assert relative_error(forces) <= LIMITS[precision]
+    assert abs(energies[0] - energies[1]) <= LIMITS[precision] * count * 10
+
+
+def test_shapes_are_checked(small_model, monkeypatch):
+    system = molecules_system(FlowForce(small_model), small_model.num_particles)
+    for shape in ("3,64", "1", "1,0", "1,64,", "1;64", "1,1000000"):
+        monkeypatch.setenv("OPENMMFLOW_KERNEL_SHAPE", shape)
+        with pytest.raises(openmm.OpenMMException, match="OPENMMFLOW_KERNEL_SHAPE"):
+            openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(PLATFORM))
 
 
 def test_periodic_images_and_reordered_atoms(small_model):

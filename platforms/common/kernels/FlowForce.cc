@@ -2,26 +2,26 @@
 
 // Sums of the rows of the continuation for each molecule: chi (a product), the wall, and whether anything is outside.
 static DEVICE void sumContinuation(Layout layout, MixedArena arena) {
-    FOR_EACH(MAX_SLICES) {
+    FOR_EACH(SUM_SLICES) {
         int slice = ITEM_ROW, t = ITEM_MOLECULE;
         mixed chi = 1, wallSum = 0, outside = 0;
-        for (int row = slice; row < layout->numRanges; row += MAX_SLICES) {
+        for (int row = slice; row < layout->numRanges; row += SUM_SLICES) {
             chi *= AT(arena, layout->chiRow+row);
             wallSum += AT(arena, layout->wallRow+row);
             outside += AT(arena, layout->outsideRow+row);
         }
         AT(arena, layout->scratchRow+slice) = chi;
-        AT(arena, layout->scratchRow+MAX_SLICES+slice) = wallSum;
-        AT(arena, layout->scratchRow+2*MAX_SLICES+slice) = outside;
+        AT(arena, layout->scratchRow+SUM_SLICES+slice) = wallSum;
+        AT(arena, layout->scratchRow+2*SUM_SLICES+slice) = outside;
     }
 }
 
 static DEVICE void finishContinuation(Layout layout, MixedArena arena) {
     FOR_EACH(3) {
         int which = ITEM_ROW, t = ITEM_MOLECULE;
-        mixed total = AT(arena, layout->scratchRow+which*MAX_SLICES);
-        for (int slice = 1; slice < MAX_SLICES; slice++) {
-            mixed next = AT(arena, layout->scratchRow+which*MAX_SLICES+slice);
+        mixed total = AT(arena, layout->scratchRow+which*SUM_SLICES);
+        for (int slice = 1; slice < SUM_SLICES; slice++) {
+            mixed next = AT(arena, layout->scratchRow+which*SUM_SLICES+slice);
             total = (which == 0 ? total*next : total+next);
         }
         AT(arena, layout->totalRow+which) = total;
@@ -30,10 +30,10 @@ static DEVICE void finishContinuation(Layout layout, MixedArena arena) {
 
 // Sums of the terms of ln p for each molecule.
 static DEVICE void sumLogProb(Layout layout, MixedArena arena) {
-    FOR_EACH(MAX_SLICES) {
+    FOR_EACH(SUM_SLICES) {
         int slice = ITEM_ROW, t = ITEM_MOLECULE;
         mixed sum = 0;
-        for (int row = slice; row < layout->numTerms; row += MAX_SLICES)
+        for (int row = slice; row < layout->numTerms; row += SUM_SLICES)
             sum += AT(arena, layout->termRow+row);
         AT(arena, layout->scratchRow+slice) = sum;
     }
@@ -46,7 +46,7 @@ static DEVICE void finishLogProb(Layout layout, Constants constants, MixedArena 
     FOR_EACH(1) {
         int t = ITEM_MOLECULE;
         mixed logProb = constants[layout->logConstant], chi = AT(arena, layout->totalRow);
-        for (int slice = 0; slice < MAX_SLICES; slice++)
+        for (int slice = 0; slice < SUM_SLICES; slice++)
             logProb += AT(arena, layout->scratchRow+slice);
         // On the inner support chi is exactly 1, and -ln p must not be rounded at the size of the ceiling.
         mixed flow = -logProb;

@@ -45,7 +45,7 @@ typedef struct {
     int outsideRow;             // the same: 1 where outside of the inner support
     int termRow, numTerms;      // of ln p: bonds and angles, an aligned block, layers, base density
     int baseTermRow;
-    int scratchRow;             // 3 MAX_SLICES
+    int scratchRow;             // 3 SUM_SLICES
     int totalRow;               // chi, wall, outside, ln p, and over k_B T: energy of the flow (of lambda 1), whole energy
     // real arena
     int partialRow;             // sums of the slices of a product

@@ -18,18 +18,21 @@
 #define TABLE GLOBAL
 #endif
 
-// A row of an arena is ROW_VECTORS vectors of WIDTH molecules. A work-item multiplies a weight with VECTORS of them: a CHUNK of a row.
-#if TILE == 1
+#if TILE%LANES != 0
+#error "a tile is not a number of chunks"
+#endif
+#if defined(KEPT_IS_GLOBAL) && !defined(ARENAS_ARE_LOCAL)
+#error "what is kept has an arena of its own only where the others are in local memory"
+#endif
+
+// What a work-item multiplies a weight with at once, a chunk of a row of an arena.
+#if LANES == 1
 typedef real Lanes;
-#define WIDTH 1
 #define TO_LANES(x) (x)
 #else
 typedef real4 Lanes;
-#define WIDTH 4
 #define TO_LANES(x) make_real4(x)
 #endif
-#define ROW_VECTORS (TILE/WIDTH)
-#define VECTORS (LANES/WIDTH)
 #define CHUNKS (TILE/LANES)
 
 typedef TABLE const FlowLayout* Layout;
