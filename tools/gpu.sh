@@ -115,9 +115,7 @@ END
     fi
     "$python" -m pip install -q "${index[@]}" -r requirements/gpu.txt || return
     [[ $platform == CUDA ]] || return 0
-    local libraries
-    libraries=$(find_folders "libnvrtc.so.13" "libcufft.so.12" 2>/dev/null)
-    if [[ -n $wheels || $libraries == *:* || $libraries == */lib64 ]]; then
+    if [[ -n $wheels ]] || find_folders "libnvrtc.so.13" "libcufft.so.12" >/dev/null 2>&1; then
         # What OpenMM's library needs is there: in the toolkit or among the packages of PyTorch.
         "$python" -m pip install -q "${index[@]}" --no-deps "$(grep ^openmm-cuda requirements/cuda.txt)"
     else
@@ -129,7 +127,7 @@ END
     fi
 }
 
-# Where a file lies that matches one of some patterns: first in packages of NVIDIA, which those of PyTorch are, then in the toolkit.
+# Where files lie that match patterns, and whether all were found: first in packages of NVIDIA, which those of PyTorch are, then in the toolkit.
 find_folders() {
     "$python" - "$@" <<'END'
 import glob, os, sys
@@ -144,6 +142,7 @@ for pattern in sys.argv[1:]:
         print(f"gpu.sh: {pattern} was found neither in packages of NVIDIA nor in a toolkit", file=sys.stderr)
     found += folders[:1]
 print(":".join(dict.fromkeys(found)))
+sys.exit(len(found) < len(sys.argv)-1)
 END
 }
 
@@ -155,7 +154,7 @@ fi
 export PATH=$venv/bin:$(dirname "$outer"):$PATH
 if [[ $platform == CUDA ]]; then
     # The version that OpenMM's library is for. Ahead of others, as that of the toolkit may be another.
-    libraries=$(find_folders "libnvrtc.so.13" "libcufft.so.12")
+    libraries=$(find_folders "libnvrtc.so.13" "libcufft.so.12") || true
     [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     say "NVRTC and cuFFT: $libraries"
 fi
@@ -171,7 +170,7 @@ if wanted build; then
     options=(-C build-dir="$build" -C cmake.define.OPENMMFLOW_BUILD_TESTS=ON -C "cmake.define.OPENMMFLOW_GOOGLETEST=$googletest")
     if [[ $platform == CUDA ]]; then
         # The headers that cuda.h lies next to, in the toolkit or where the package nvidia-cuda-crt is: PyTorch does not bring it.
-        headers=$(find_folders crt/host_defines.h)
+        headers=$(find_folders crt/host_defines.h) || true
         options+=(-C "cmake.define.CUDA_HEADERS=${headers:-CUDA_HEADERS-NOTFOUND}")
     fi
     measured "Build" "$python" -m pip install -v --no-build-isolation --no-deps "${index[@]}" "${options[@]}" . ||
