@@ -125,6 +125,12 @@ def block(count):
     return model, positions
 
 
+def frame_block(count):
+    """The same, not aligned."""
+    model, positions = mixed_model(0, 6, 4, "frame")
+    return model, np.resize(positions, (count, 6, 3))
+
+
 UNLIMITED = 2_000_000
 CASES = [
     # model, molecules, TILE,GROUP_SIZE, precision, periodic, bytes of local memory that a group may use, what is then in it
@@ -143,11 +149,12 @@ CASES = [
     (transformer_roots, 3, "4,64", "mixed", False, UNLIMITED, "all"),
     (block, 2, "1,64", "mixed", True, UNLIMITED, "all"),
     (block, 5, "8,64", "mixed", False, UNLIMITED, "all"),
+    (frame_block, 5, "4,64", "mixed", False, UNLIMITED, "all"),
 ]
 # What shows that a model has what it is here for.
 FUNCTIONS = {small_model: {"mixture", "mixtureBackward"}, chain: {"mixture", "mixtureBackward"}, roots: {"parameters", "solve"},
              all_transformers: {"transform", "transformBackward"}, transformer_roots: {"transform", "transformBackward"},
-             block: {"alignBlock", "whitenBlock", "blockTurn", "addBlockForces"}}
+             block: {"alignBlock", "whitenBlock", "blockTurn", "addBlockForces"}, frame_block: {"whitenBlock", "addBlockForces"}}
 
 
 def where_things_are(counts):
