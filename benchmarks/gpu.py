@@ -187,7 +187,7 @@ def verdicts(figures: dict, molecules: int, peak: float | None) -> list[str]:
                 compare(f"one molecule, faster than PyTorch ({name})", torch_one[name] / one, bound, True)
         if step and "CUDA graph" in torch_one:
             # A graph copies neither positions nor forces; nor does a step.
-            print(f"one molecule, a step faster than a CUDA graph of PyTorch: {torch_one['CUDA graph'] / step:.4g}")
+            lines.append(f"one molecule, a step faster than a CUDA graph of PyTorch: {torch_one['CUDA graph'] / step:.4g}")
     if many and "eager" in torch_many:
         compare(f"{molecules} molecules, faster than a PyTorch batch", torch_many["eager"] / many, 2, True)
     if many and peak:
