@@ -56,7 +56,9 @@ Platform& testPlatform(const std::string& name) {
 }
 
 void loadOpenMMPlugin(const std::string& name) {
-    Platform::loadPluginLibrary(OPENMM_PLUGINS "/libOpenMM"+name+".so");
+    const std::string file = "libOpenMM"+name+".so", installed = OPENMM_PLUGINS "/"+file;
+    // One that is emulated is elsewhere, on the search path of libraries.
+    Platform::loadPluginLibrary(std::filesystem::exists(installed) ? installed : file);
 }
 
 const std::string& gpuPlatform() {

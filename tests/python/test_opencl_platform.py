@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """FlowForce on the OpenCL platform in each precision against Reference: the kernel that CUDA and HIP run, too.
 
-On a machine with a GPU, tools/gpu.sh runs these tests on the platform in OPENMMFLOW_TEST_PLATFORM.
+On a machine with a GPU, tools/gpu.sh runs these tests on the platform in OPENMMFLOW_TEST_PLATFORM; without one test_emulated_cuda.py runs them
+on CUDA.
 """
 import os
 import subprocess
@@ -26,6 +27,8 @@ TILE = 16
 SHAPES = ["1,256", "4,256", "8,256", "16,256", "32,256"]
 """Of the kernel, which a GPU with many multiprocessors chooses for hundreds and thousands of molecules only."""
 
+ALL_GROUPS = 0xffffffff
+
 
 def _platform():
     try:
@@ -48,9 +51,13 @@ pytestmark = pytest.mark.skipif(bool(unavailable), reason=f"no {PLATFORM}: {unav
 class Sides:
     """The same System on OpenCL and on Reference."""
 
-    def __init__(self, system, precision):
-        self.contexts = [openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(name), properties)
-                         for name, properties in ((PLATFORM, {"Precision": precision}), ("Reference", {}))]
+    def __init__(self, system, precision, groups=ALL_GROUPS):
+        """groups: those of the forces that are evaluated, as bits of a number."""
+        self.groups, self.contexts = groups, []
+        for name, properties in ((PLATFORM, {"Precision": precision}), ("Reference", {})):
+            integrator = openmm.VerletIntegrator(0.001)
+            integrator.setIntegrationForceGroups(groups)
+            self.contexts.append(openmm.Context(system, integrator, openmm.Platform.getPlatform(name), properties))
 
     def __call__(self, positions, **parameters):
         """Energies (2,), forces (2, particles, 3) and derivatives with respect to FlowScale (2,) of both, OpenCL first."""
@@ -59,7 +66,7 @@ class Sides:
             context.setPositions(np.asarray(positions).reshape(-1, 3))
             for name, value in parameters.items():
                 context.setParameter(name, value)
-            state = context.getState(energy=True, forces=True, parameterDerivatives=True)
+            state = context.getState(energy=True, forces=True, parameterDerivatives=True, groups=self.groups)
             results.append((state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value,
                             dict(state.getEnergyParameterDerivatives()).get("FlowScale", 0.0)))
         return tuple(np.array(values) for values in zip(*results))
@@ -269,8 +276,9 @@ def test_shapes_are_checked(small_model, monkeypatch):
             openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform(PLATFORM))
 
 
-def test_periodic_images_and_reordered_atoms(small_model):
-    """Molecules cut by the walls of a box, in a System whose atoms OpenMM sorts because a cutoff force is present."""
+@pytest.mark.parametrize("groups", [pytest.param(ALL_GROUPS, id="all-forces"), pytest.param(1, id="FlowForce-alone")])
+def test_periodic_images_and_reordered_atoms(small_model, groups):
+    """Molecules cut by the walls of a box, in a System whose atoms OpenMM sorts because a cutoff force is present, evaluated or not."""
     count, particles = 40, small_model.num_particles
     force = FlowForce(small_model)
     force.setUsesPeriodicBoundaryConditions(True)
@@ -282,16 +290,18 @@ def test_periodic_images_and_reordered_atoms(small_model):
         lennard_jones.addParticle()
     lennard_jones.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
     lennard_jones.setCutoffDistance(0.9)
+    lennard_jones.setForceGroup(1)
     system.addForce(lennard_jones)
     random = np.random.default_rng(3)
     positions = conformations(4, count) + random.uniform(0, 3, (count, 1, 3))
     positions += random.integers(-1, 2, positions.shape) @ box
-    sides = Sides(system, "double")
+    sides = Sides(system, "double", groups)
     energies, forces, _ = sides(positions)
     assert relative_error(forces) < 1e-8
     # Dynamics until atoms have been sorted; from then on both are compared where OpenCL is.
     context = sides.contexts[0]
-    context.setVelocitiesToTemperature(300, 1)
+    # (By hand: setVelocitiesToTemperature evaluates all forces.)
+    context.setVelocities(random.normal(scale=0.4, size=(count * particles, 3)))
     context.getIntegrator().step(300)
     state = context.getState(positions=True)
     energies, forces, _ = sides(state.getPositions(asNumpy=True)._value)
