@@ -2,6 +2,7 @@
 // CUDA's driver as far as OpenMM uses it, with two devices like an H200 in what they tell, and with work done when it is asked for. It is
 // stricter than a driver: kernels, memory and copies must belong together and to the context that is current.
 #include "DeviceMemory.h"
+#include "EmulatedDevice.h"
 #include "KernelCompiler.h"
 #include "Launch.h"
 
@@ -35,7 +36,10 @@ struct CUevent_st {
 
 namespace {
 
-constexpr int numDevices = 2, mostThreads = 1024, localBytes = 48*1024;
+using emulator::mostThreads;
+using emulator::numDevices;
+
+constexpr int localBytes = 48*1024;
 
 thread_local std::vector<CUcontext> contexts;
 
@@ -46,18 +50,6 @@ CUcontext currentContext() {
 CUresult failure(CUresult result, const std::string& why) {
     std::cerr << "emulated CUDA: " << why << std::endl;
     return result;
-}
-
-/** Few enough, by default, that tests need several tiles for each; of an H200 it is 132. */
-int numMultiprocessors() {
-    const char* number = std::getenv("EMULATOR_MULTIPROCESSORS");
-    return number == nullptr ? 4 : std::atoi(number);
-}
-
-/** A file for the names of kernels, in the order of their launches. */
-void logLaunch(const std::string& name) {
-    if (const char* file = std::getenv("EMULATOR_LAUNCHES"))
-        std::ofstream(file, std::ios::app) << name << std::endl;
 }
 
 void* pointer(CUdeviceptr address) {
@@ -122,7 +114,7 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
 }
 
 CUresult cuDeviceGetName(char* name, int length, CUdevice) {
-    std::snprintf(name, length, "emulated on the processor");
+    std::snprintf(name, length, "%s", emulator::deviceName);
     return CUDA_SUCCESS;
 }
 
@@ -135,7 +127,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
             *value = 0;
             return CUDA_SUCCESS;
         case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-            *value = numMultiprocessors();
+            *value = emulator::numMultiprocessors();
             return CUDA_SUCCESS;
         case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK:
             *value = localBytes;
@@ -342,9 +334,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gridX, unsigned int gr
         return failure(CUDA_ERROR_INVALID_HANDLE, "kernel "+function->name+" is not of the context that is current");
     if (gridX == 0 || blockX == 0 || blockX > mostThreads || gridY*gridZ*blockY*blockZ != 1 || dynamicBytes > localBytes)
         return failure(CUDA_ERROR_INVALID_VALUE, "kernel "+function->name+" cannot be launched in this shape");
-    logLaunch(function->name);
+    emulator::logLaunch(function->name);
     try {
-        emulator::launch(function->module->module, function->kernel, {gridX, blockX, dynamicBytes, 32}, arguments);
+        emulator::launch(function->module->module, function->kernel, {gridX, blockX, dynamicBytes, 32, false}, arguments);
         return CUDA_SUCCESS;
     }
     catch (const std::runtime_error& error) {

@@ -2,7 +2,6 @@
 // The language of kernels of CUDA and HIP as C++, as far as OpenMM's kernels use it. KernelCompiler puts it before their source.
 #include "WorkItem.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
@@ -44,11 +43,23 @@ void call(void (*kernel)(Arguments...), void** arguments) {
 
 // --- types -------------------------------------------------------------------------------------------------------------------
 
+namespace emulator {
+
+template <class T>
+inline constexpr bool isVector = false;
+
+} // namespace emulator
+
 // Alignments are those of the devices; that of four doubles is that of two.
 #define EMULATOR_VECTORS(T, name, alignmentOf2, alignmentOf4) \
     struct alignas(alignmentOf2) name##2 { T x, y; }; \
     struct name##3 { T x, y, z; }; \
     struct alignas(alignmentOf4) name##4 { T x, y, z, w; }; \
+    namespace emulator { \
+    template <> inline constexpr bool isVector<name##2> = true; \
+    template <> inline constexpr bool isVector<name##3> = true; \
+    template <> inline constexpr bool isVector<name##4> = true; \
+    } \
     inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
     inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
@@ -60,6 +71,67 @@ EMULATOR_VECTORS(float, float, 8, 16)
 EMULATOR_VECTORS(double, double, 16, 16)
 #undef EMULATOR_VECTORS
 using uint = unsigned int;
+
+#ifdef EMULATOR_IS_HIP
+
+// Arithmetic of HIP's vectors; to those of CUDA OpenMM adds it.
+namespace emulator {
+
+template <class V, class Function>
+V elementwise(V a, V b, Function function) {
+    for (std::size_t i = 0; i < sizeof(V)/sizeof(a.x); i++)
+        (&a.x)[i] = function((&a.x)[i], (&b.x)[i]);
+    return a;
+}
+
+} // namespace emulator
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V> operator+(V a, V b) {
+    return emulator::elementwise(a, b, [](auto x, auto y) { return x+y; });
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V> operator-(V a, V b) {
+    return emulator::elementwise(a, b, [](auto x, auto y) { return x-y; });
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V> operator*(V a, V b) {
+    return emulator::elementwise(a, b, [](auto x, auto y) { return x*y; });
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V> operator/(V a, V b) {
+    return emulator::elementwise(a, b, [](auto x, auto y) { return x/y; });
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V> operator-(V a) {
+    return V{}-a;
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V&> operator+=(V& a, V b) {
+    return a = a+b;
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V&> operator-=(V& a, V b) {
+    return a = a-b;
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V&> operator*=(V& a, V b) {
+    return a = a*b;
+}
+
+template <class V>
+std::enable_if_t<emulator::isVector<V>, V&> operator/=(V& a, V b) {
+    return a = a/b;
+}
+
+#endif
 
 // --- functions ---------------------------------------------------------------------------------------------------------------
 
@@ -82,7 +154,7 @@ std::common_type_t<A, B> min(A a, B b) {
     if constexpr (std::is_floating_point_v<T>)
         return std::fmin(static_cast<T>(a), static_cast<T>(b));
     else
-        return std::min(static_cast<T>(a), static_cast<T>(b));
+        return static_cast<T>(a) < static_cast<T>(b) ? static_cast<T>(a) : static_cast<T>(b);
 }
 
 template <class A, class B>
@@ -91,7 +163,7 @@ std::common_type_t<A, B> max(A a, B b) {
     if constexpr (std::is_floating_point_v<T>)
         return std::fmax(static_cast<T>(a), static_cast<T>(b));
     else
-        return std::max(static_cast<T>(a), static_cast<T>(b));
+        return static_cast<T>(a) > static_cast<T>(b) ? static_cast<T>(a) : static_cast<T>(b);
 }
 
 namespace emulator {
@@ -188,12 +260,12 @@ T atomicAdd(T* target, U value) {
 
 template <class T, class U>
 T atomicMax(T* target, U value) {
-    return emulator::update(target, [&](T before) { return std::max(before, static_cast<T>(value)); });
+    return emulator::update(target, [&](T before) { return max(before, static_cast<T>(value)); });
 }
 
 template <class T, class U>
 T atomicMin(T* target, U value) {
-    return emulator::update(target, [&](T before) { return std::min(before, static_cast<T>(value)); });
+    return emulator::update(target, [&](T before) { return min(before, static_cast<T>(value)); });
 }
 
 template <class T, class U, class V>
@@ -243,7 +315,7 @@ T shuffled(T value, unsigned int source) {
 inline unsigned long long ballot(int predicate) {
     return exchanged(predicate, [](auto from) {
         unsigned long long bits = 0;
-        for (unsigned int i = 0; i < std::min<unsigned int>(EMULATOR_WARP_SIZE, blockDim.x); i++)
+        for (unsigned int i = 0; i < min(EMULATOR_WARP_SIZE, blockDim.x); i++)
             bits |= static_cast<unsigned long long>(from(i) != 0)<<i;
         return bits;
     });
@@ -253,12 +325,51 @@ inline unsigned long long ballot(int predicate) {
 
 #ifdef EMULATOR_IS_HIP
 
+inline float __fsqrt_rn(float x) {
+    return sqrtf(x);
+}
+
+inline float __frsqrt_rn(float x) {
+    return rsqrtf(x);
+}
+
+inline float __frcp_rn(float x) {
+    return 1/x;
+}
+
+// The processor's library has functions of these names, of its own.
+#define __expf expf
+#define __logf logf
+
 #define __builtin_amdgcn_wave_barrier() emulator::workItem->waitForWarp()
 #define __builtin_amdgcn_fence(...)
 
+/** @param source  of the word: four times a work-item of the warp */
+inline int __builtin_amdgcn_ds_bpermute(int source, int word) {
+    return emulator::shuffled(word, source/4);
+}
+
+/** Among as many work-items as the last argument says. */
 template <class T>
-T __shfl(T value, int source) {
-    return emulator::shuffled(value, source);
+T __shfl(T value, int source, int width = EMULATOR_WARP_SIZE) {
+    return emulator::shuffled(value, emulator::lane()/width*width+source%width);
+}
+
+template <class T>
+T __shfl_xor(T value, int bits, int width = EMULATOR_WARP_SIZE) {
+    return __shfl(value, (emulator::lane()^bits)%width, width);
+}
+
+template <class T>
+T __shfl_down(T value, unsigned int distance, int width = EMULATOR_WARP_SIZE) {
+    const unsigned int lane = emulator::lane()%width;
+    return __shfl(value, lane+distance < width ? lane+distance : lane, width);
+}
+
+template <class T>
+T __shfl_up(T value, unsigned int distance, int width = EMULATOR_WARP_SIZE) {
+    const unsigned int lane = emulator::lane()%width;
+    return __shfl(value, distance <= lane ? lane-distance : lane, width);
 }
 
 inline unsigned long long __ballot(int predicate) {

@@ -104,10 +104,11 @@ private:
     bool passWarpBarrier(unsigned int first, unsigned int end) {
         if (count(first, end, State::AtWarpBarrier) == 0)
             return false;
-        if (count(first, end, State::AtBlockBarrier) > 0)
+        if (!shape.warpsMayBranch && count(first, end, State::AtBlockBarrier) > 0)
             throw std::runtime_error("of a warp some work-items wait for the warp, others for the block");
         for (unsigned int i = first; i < end; i++)
-            resume(i);
+            if (threads[i].state == State::AtWarpBarrier)
+                resume(i);
         return true;
     }
 

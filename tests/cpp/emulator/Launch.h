@@ -30,6 +30,7 @@ private:
 
 struct LaunchShape {
     unsigned int gridSize, blockSize, dynamicBytes, warpSize;
+    bool warpsMayBranch;    // whether one part of a warp may exchange numbers while the other waits for the block
 };
 
 /**

@@ -1,30 +1,11 @@
 // SPDX-License-Identifier: MIT
-// CUDA's compiler of kernels: what it calls PTX is the path of a library, which the driver next to it loads.
-#include "KernelCompiler.h"
+// CUDA's compiler of kernels, as far as OpenMM uses it.
+#include "Program.h"
 
 #include <nvrtc.h>
 
-#include <cstring>
-#include <exception>
-#include <string>
-
-struct _nvrtcProgram {
-    std::string source, code, log;
+struct _nvrtcProgram : emulator::Program {
 };
-
-namespace {
-
-nvrtcResult size(const std::string& text, size_t* size) {
-    *size = text.size()+1;
-    return NVRTC_SUCCESS;
-}
-
-nvrtcResult copy(const std::string& text, char* target) {
-    std::strcpy(target, text.c_str());
-    return NVRTC_SUCCESS;
-}
-
-} // namespace
 
 extern "C" {
 
@@ -43,7 +24,7 @@ nvrtcResult nvrtcGetSupportedArchs(int* architectures) {
 }
 
 nvrtcResult nvrtcCreateProgram(nvrtcProgram* program, const char* source, const char*, int, const char* const*, const char* const*) {
-    *program = new _nvrtcProgram{source, "", ""};
+    *program = new _nvrtcProgram{{source, "", ""}};
     return NVRTC_SUCCESS;
 }
 
@@ -54,30 +35,27 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram* program) {
 }
 
 nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int, const char* const*) {
-    try {
-        program->code = emulator::compileKernels(program->source, emulator::Language::Cuda).string();
-        return NVRTC_SUCCESS;
-    }
-    catch (const std::exception& error) {
-        program->log = error.what();
-        return NVRTC_ERROR_COMPILATION;
-    }
+    return program->compile(emulator::Language::Cuda) ? NVRTC_SUCCESS : NVRTC_ERROR_COMPILATION;
 }
 
-nvrtcResult nvrtcGetPTXSize(nvrtcProgram program, size_t* number) {
-    return size(program->code, number);
+nvrtcResult nvrtcGetPTXSize(nvrtcProgram program, size_t* size) {
+    *size = emulator::sizeOf(program->code);
+    return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetPTX(nvrtcProgram program, char* text) {
-    return copy(program->code, text);
+    emulator::copy(program->code, text);
+    return NVRTC_SUCCESS;
 }
 
-nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t* number) {
-    return size(program->log, number);
+nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t* size) {
+    *size = emulator::sizeOf(program->log);
+    return NVRTC_SUCCESS;
 }
 
 nvrtcResult nvrtcGetProgramLog(nvrtcProgram program, char* text) {
-    return copy(program->log, text);
+    emulator::copy(program->log, text);
+    return NVRTC_SUCCESS;
 }
 
 } // extern "C"
