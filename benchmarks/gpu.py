@@ -4,10 +4,11 @@
     python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE ...] [--json FILE]
 
 Models are those of openmmflow.benchmark.models (314k is the published flow where its checkpoint is at hand, else one of that size with random
-weights, which cost the same), the shipped one, or files. Before anything is timed, forces are compared with Reference. Launches are counted by PoCL, so they are printed on OpenCL over PoCL only; the
-kernels are the same everywhere. If PyTorch sees a CUDA device it is timed there: in eager mode within openmm.PythonForce, as users run it, and
-as one CUDA graph of a whole evaluation with its gradient, which leaves the interpreter out. `--shapes` times other shapes of the kernel than the
-one that is chosen, in single precision; on a GPU several by default. The machine should have nothing else to do.
+weights, which cost the same), the shipped one, or files. Before anything is timed, forces are compared with Reference. Launches are counted by
+PoCL, so they are printed on OpenCL over PoCL only (on CUDA and HIP test_emulated_gpus.py counts them). If PyTorch sees a CUDA device it is
+timed there: in eager mode within openmm.PythonForce, as users run it, and as one CUDA graph of a whole evaluation with its gradient, which leaves
+the interpreter out. `--shapes` times other shapes of the kernel than the one that is chosen, in single precision; on a GPU several by default.
+The machine should have nothing else to do.
 """
 from __future__ import annotations
 
@@ -107,6 +108,16 @@ def seconds_per_call(call, *, least: int = 20, seconds: float = 1.0) -> float:
     return float(np.median(samples))
 
 
+def overhead(platform: str, precision: str, particles: int) -> float:
+    """Wall time of energy and forces of a System without any force, seconds: launches, copies and the kinetic energy of OpenMM itself."""
+    system = openmm.System()
+    for _ in range(particles):
+        system.addParticle(12)
+    context = openmm.Context(system, openmm.VerletIntegrator(1e-4), openmm.Platform.getPlatform(platform), {"Precision": precision})
+    context.setPositions(np.random.default_rng(0).normal(size=(particles, 3)))
+    return seconds_per_call(lambda: context.getState(energy=True, forces=True))
+
+
 def torch_seconds(model, platform: str, count: int) -> dict[str, float]:
     """Energy and forces of a batch in PyTorch on its CUDA device, seconds; empty if there is none. What fails is said and left out."""
     try:
@@ -200,8 +211,8 @@ def verdicts(figures: dict, molecules: int, peak: float | None) -> list[str]:
 def measure(path, options, shapes: list[str], done) -> dict:
     """Everything about one model; `done` is called with the figures so far after each measurement."""
     model = openmmflow.FlowModel.load(path)
-    figures = {"model": model.checksum, "parameters": model.num_parameters, "seconds_per_step": {}, "seconds": {}, "first_energy_seconds": {},
-               "force_error": {}, "shapes": {}, "torch_seconds": {}}
+    figures = {"model": model.checksum, "parameters": model.num_parameters, "seconds_per_step": {}, "seconds": {}, "overhead_seconds": {},
+               "first_energy_seconds": {}, "force_error": {}, "shapes": {}, "torch_seconds": {}}
     if options.platform == "OpenCL":
         figures["launches_per_step"] = launches_per_step(path)
         print("launches per step, one molecule:", ", ".join(f"{name} {n:g}" for name, n in figures["launches_per_step"].items())
@@ -219,8 +230,10 @@ def measure(path, options, shapes: list[str], done) -> dict:
             name = f"{precision} {count}"
             figures["first_energy_seconds"][name], figures["seconds_per_step"][name], figures["seconds"][name] = first, spent, state
             figures["force_error"][name] = error
+            figures["overhead_seconds"][name] = without = overhead(options.platform, precision, count * model.num_particles)
             print(f"{precision}, {count} molecules: {1e6 * spent:.1f} µs a step, {count / spent:.4g} molecules a second; "
-                  f"{1e6 * state:.1f} µs for energy and forces; first energy after {first:.1f} s; force error {error:.1e}, "
+                  f"{1e6 * state:.1f} µs for energy and forces, of which OpenMM takes {1e6 * without:.1f} without any force; "
+                  f"first energy after {first:.1f} s; force error {error:.1e}, "
                   f"at most {LIMITS[precision]:g}: {'met' if error <= LIMITS[precision] else 'MISSED'}", flush=True)
             done(figures)
     for shape in shapes:

@@ -2,12 +2,6 @@
 // Coupling layers. Components of mixtures go to work-items of their own, (K, D, TILE); their parameters and values are recomputed on
 // the way back.
 
-#ifdef USE_DOUBLE_PRECISION
-#define REAL_EPSILON 2.220446049250313e-16
-#else
-#define REAL_EPSILON 1.1920929e-7f
-#endif
-
 typedef struct {
     real weight, mu, sigma, alpha, floor;
     real dMu, dSigma, dAlpha, dFloor;    // derivatives with respect to the raw parameters
@@ -135,13 +129,10 @@ static DEVICE void featuresBackward(Layout layout, Stage stage, Indices indices,
     }
 }
 
-// The root x of F(x) = y in [0,1] by Newton's method within a bracket, bisecting wherever a step leaves the bracket or does not halve
-// the residual. Not a number is never found.
-static DEVICE real solveMixture(Stage stage, RealArena arena, real y, bool circular, int d, int t, bool* found) {
+static DEVICE Root solveMixture(Stage stage, RealArena arena, real y, bool circular, int d, int t) {
     const int K = stage->components, D = stage->numIntervals+stage->numCircles;
-    real low = 0, high = 1, x = y, last = 2;
-    *found = true;
-    for (int iteration = 0; iteration < 150; iteration++) {
+    Root root = beginRoot(y);
+    for (int step = 0; step < MOST_ROOT_STEPS && !root.found; step++) {
         real value = 0, d1 = 0;
         for (int k = 0; k < K; k++) {
             const int row = stage->parameterRow+k*D+d;
@@ -149,27 +140,15 @@ static DEVICE real solveMixture(Stage stage, RealArena arena, real y, bool circu
             ends.lower.value = AT(arena, row+5*K*D);
             ends.inverseMass = AT(arena, row+6*K*D);
             real weight = AT(arena, row), mu = AT(arena, row+K*D), sigma = AT(arena, row+2*K*D);
-            real u = mixtureComponentArgument(x, mu, sigma, circular);
-            MixtureComponent c = mixtureComponent(x, sigma, AT(arena, row+4*K*D),
-                    smoothSigmoid(u, AT(arena, row+3*K*D), stage->exponent), ends, mixtureComponentWinding(x, mu, sigma, circular));
+            real u = mixtureComponentArgument(root.x, mu, sigma, circular);
+            MixtureComponent c = mixtureComponent(root.x, sigma, AT(arena, row+4*K*D),
+                    smoothSigmoid(u, AT(arena, row+3*K*D), stage->exponent), ends, mixtureComponentWinding(root.x, mu, sigma, circular));
             value += weight*c.value;
             d1 += weight*c.d1;
         }
-        real residual = value-y;
-        if (residual > 0)
-            high = x;
-        else
-            low = x;
-        real newton = x-residual/d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
-        // Where the residual is not a number the bracket shrinks to nothing, too.
-        if (residual == residual && (fabs(newton-x) <= tolerance || high-low <= tolerance))
-            return x;
-        bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
-        x = (safe ? newton : (real) 0.5*(low+high));
-        last = size;
+        stepRoot(&root, value-y, d1);
     }
-    *found = false;
-    return x;
+    return root;
 }
 
 // The parameters of all components, for root finding.
@@ -196,12 +175,11 @@ static DEVICE void solve(Layout layout, Stage stage, Indices indices, MixedArena
         int d = ITEM_ROW, t = ITEM_MOLECULE;
         bool circular = (d >= stage->numIntervals);
         real y = AT(realArena, stage->argumentRow+d), turns = (circular ? floor(y) : (real) 0);
-        bool found;
-        real x = solveMixture(stage, realArena, y-turns, circular, d, t, &found);
-        if (!found && firstMolecule+t < numMolecules)
+        Root root = solveMixture(stage, realArena, y-turns, circular, d, t);
+        if (!root.found && firstMolecule+t < numMolecules)
             ATOMIC_ADD(&counters[FLOW_ROOTS_MISSED], (mm_ulong) 1);
-        AT(realArena, stage->argumentRow+d) = x;
-        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = x+turns;
+        AT(realArena, stage->argumentRow+d) = root.x;
+        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = root.x+turns;
     }
 }
 

@@ -33,27 +33,13 @@ static DEVICE inline Parameters transformerParameters(Stage stage, Indices indic
     return p;
 }
 
-// The root x of F(x) = y in [0,1], as solveMixture finds it.
-static DEVICE real solveTransformer(TransformerSettings s, bool circular, real y, Parameters p, bool* found) {
-    real low = 0, high = 1, x = y, last = 2;
-    *found = true;
-    for (int iteration = 0; iteration < 150; iteration++) {
-        TransformerValue value = transformerValue(s, circular, x, p);
-        real residual = value.value-y;
-        if (residual > 0)
-            high = x;
-        else
-            low = x;
-        real newton = x-residual/value.d1, size = fabs(residual), tolerance = (real) REAL_EPSILON*(fabs(x)+(real) 0.01);
-        // Where the residual is not a number the bracket shrinks to nothing, too.
-        if (residual == residual && (fabs(newton-x) <= tolerance || high-low <= tolerance))
-            return x;
-        bool safe = (newton >= low && newton <= high && size <= (real) 0.5*last);
-        x = (safe ? newton : (real) 0.5*(low+high));
-        last = size;
+static DEVICE Root solveTransformer(TransformerSettings s, bool circular, real y, Parameters p) {
+    Root root = beginRoot(y);
+    for (int step = 0; step < MOST_ROOT_STEPS && !root.found; step++) {
+        TransformerValue value = transformerValue(s, circular, root.x, p);
+        stepRoot(&root, value.value-y, value.d1);
     }
-    *found = false;
-    return x;
+    return root;
 }
 
 static DEVICE void transform(Layout layout, Stage stage, Indices indices, Constants constants,
@@ -65,14 +51,13 @@ static DEVICE void transform(Layout layout, Stage stage, Indices indices, Consta
         Parameters p = transformerParameters(stage, indices, realArena, stage->rawRow, d, t);
         transformerHead(s, circular, p);
         real input = AT(realArena, stage->argumentRow+d), x = (circular ? input-floor(input) : input);
-        if (stage->inverse) {
-            bool found = true;
-            if (transformerHasInverse(s))
-                x = transformerInverse(s, circular, x, p);
-            else
-                x = solveTransformer(s, circular, x, p, &found);
-            if (!found && firstMolecule+t < numMolecules)
+        if (stage->inverse && transformerHasInverse(s))
+            x = transformerInverse(s, circular, x, p);
+        else if (stage->inverse) {
+            Root root = solveTransformer(s, circular, x, p);
+            if (!root.found && firstMolecule+t < numMolecules)
                 ATOMIC_ADD(&counters[FLOW_ROOTS_MISSED], (mm_ulong) 1);
+            x = root.x;
         }
         TransformerValue v = transformerValue(s, circular, x, p);
         AT(realArena, stage->argumentRow+d) = x;
