@@ -137,17 +137,19 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     int localBytes = (cc.getIsCPU() ? 0 : cc.computeThreadBlockSize(1.0));
     if (chosen.localBytes >= 0)
         localBytes = chosen.localBytes;
+    // OpenCL has no exchange of numbers within warps that all devices know.
+    const bool hasWarps = (getPlatform().getName() == "CUDA" || getPlatform().getName() == "HIP");
+    shape.sumsInWarps = (hasWarps && shape.tile == 1 && shape.groupSize%flowKernelWarp == 0);
     const LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
     shape.keepsApart = local.variant.keptIsGlobal;
     arenasAreLocal = (local.variant.numRealRows > 0);
     kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(local.variant))->createKernel("computeFlowForce");
     // Registers may allow for fewer.
-    const int warp = 32;
     if (kernel->getMaxBlockSize() < chosen.groupSize)
         throw OpenMM::OpenMMException("FlowForce: OPENMMFLOW_KERNEL_SHAPE wants groups of "+std::to_string(chosen.groupSize)+
                 " work-items, but registers and the device allow for "+std::to_string(kernel->getMaxBlockSize()));
     if (kernel->getMaxBlockSize() < shape.groupSize)
-        shape.groupSize = std::max(kernel->getMaxBlockSize()/warp*warp, 1);
+        shape.groupSize = std::max(kernel->getMaxBlockSize()/flowKernelWarp*flowKernelWarp, 1);
     DevicePlan plan(force, shape);
     plan.table.resize(local.tableNumbers);
     plan.constants.resize(local.numConstants);

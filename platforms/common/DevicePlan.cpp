@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <set>
 
 namespace OpenMMFlow {
@@ -473,16 +474,26 @@ private:
         return (outputs+3)/4;
     }
 
-    /** A matrix of (inputs, outputs) from a place that is a multiple of 4, with the outputs filled up to quads; which place. */
-    template <class Value>
-    int addMatrix(int inputs, int outputs, Value value) {
+    /** Elements of a matrix, by input and output. */
+    using Matrix = std::function<double(int, int)>;
+
+    /** A matrix from a place that is a multiple of 4, with outputs filled up to quads and inputs to slices; which place. */
+    int addMatrix(int inputs, int outputs, int slices, const Matrix& value) {
         plan.weights.resize((plan.weights.size()+3)/4*4);
         const int place = static_cast<int>(plan.weights.size());
-        for (int input = 0; input < inputs; input++)
-            for (int output = 0; output < 4*numQuads(outputs); output++)
-                plan.weights.push_back(output < outputs ? value(input, output) : 0);
+        for (int first = 0; first < inputs; first += slices)
+            for (int quad = 0; quad < numQuads(outputs); quad++)
+                for (int input = first; input < first+slices; input++)
+                    for (int output = 4*quad; output < 4*quad+4; output++)
+                        plan.weights.push_back(input < inputs && output < outputs ? value(input, output) : 0);
         return place;
     }
+
+    /** A product whose matrix has no place yet, as that depends on the others of its step. */
+    struct PlannedProduct {
+        FlowProduct product;
+        Matrix matrix;
+    };
 
     static int activationNumber(ActivationType type) {
         switch (type) {
@@ -505,12 +516,12 @@ private:
         std::size_t depth = 0;
         for (const auto& network : networks)
             depth = std::max(depth, network.size());
-        std::vector<std::vector<FlowProduct>> forward(depth), backward(depth);
+        std::vector<std::vector<PlannedProduct>> forward(depth), backward(depth);
         int firstRawRow = 0;
         for (std::size_t n = 0; n < networks.size(); n++) {
             const std::vector<DenseLayer>& network = networks[n];
             int source = stage.featureRow, slopes = -1;
-            std::vector<FlowProduct> onTheWayBack(network.size());
+            std::vector<PlannedProduct> onTheWayBack(network.size());
             for (std::size_t i = 0; i < network.size(); i++) {
                 const DenseLayer& dense = network[i];
                 const int outputs = static_cast<int>(dense.weight.shape[0]), inputs = static_cast<int>(dense.weight.shape[1]);
@@ -522,49 +533,49 @@ private:
                 product.inputs = inputs;
                 product.outputs = outputs;
                 product.sourceRow = source;
-                product.matrixWeight = addMatrix(inputs, outputs, [&](int j, int o) {
-                    return dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j];
-                });
+                const auto weight = [&values = dense.weight.values, rows, inputs](int o, int j) {
+                    return values[static_cast<std::size_t>(rows[o])*inputs+j];
+                };
                 product.biasWeight = static_cast<int>(plan.weights.size());
                 for (int o = 0; o < outputs; o++)
                     plan.weights.push_back(dense.bias.values[rows[o]]);
                 product.activated = !last;
                 product.slopeRow = (last ? -1 : keptRows(outputs));
                 product.targetRow = (last ? stage.rawRow+firstRawRow : temporaryRows(outputs));
-                forward[i].push_back(product);
+                forward[i].push_back({product, [weight](int j, int o) {
+                    return weight(o, j);
+                }});
 
-                FlowProduct& transposed = onTheWayBack[i];
+                FlowProduct& transposed = onTheWayBack[i].product;
                 transposed = {};
                 transposed.inputs = outputs;
                 transposed.outputs = inputs;
                 transposed.sourceRow = (last ? stage.rawGradientRow+firstRawRow : temporaryRows(outputs));
-                transposed.matrixWeight = addMatrix(outputs, inputs, [&](int o, int j) {
-                    return dense.weight.values[static_cast<std::size_t>(rows[o])*inputs+j];
-                });
+                onTheWayBack[i].matrix = weight;
                 transposed.biasWeight = -1;
                 transposed.slopeRow = slopes;
                 source = product.targetRow;
                 slopes = product.slopeRow;
             }
             for (std::size_t i = 0; i < network.size(); i++) {
-                onTheWayBack[i].targetRow = (i > 0 ? onTheWayBack[i-1].sourceRow :
+                onTheWayBack[i].product.targetRow = (i > 0 ? onTheWayBack[i-1].product.sourceRow :
                         stage.featureGradientRow+static_cast<int>(n)*numFeatures);
                 backward[network.size()-1-i].push_back(onTheWayBack[i]);
             }
             firstRawRow += static_cast<int>(network.back().bias.values.size());
         }
-        for (std::vector<FlowProduct>& items : forward)
+        for (std::vector<PlannedProduct>& items : forward)
             addStep(items, conditioner.activation, program);
-        for (std::vector<FlowProduct>& items : backward)
+        for (std::vector<PlannedProduct>& items : backward)
             addStep(items, conditioner.activation, wayBack.back());
     }
 
-    void addStep(std::vector<FlowProduct>& items, ActivationType activation, std::vector<FlowOperation>& operations) {
+    void addStep(std::vector<PlannedProduct>& items, ActivationType activation, std::vector<FlowOperation>& operations) {
         FlowStep step = {};
         step.firstProduct = static_cast<int>(products.size());
         step.activation = activationNumber(activation);
-        int shortest = items.front().inputs;
-        for (FlowProduct& product : items) {
+        int shortest = items.front().product.inputs;
+        for (auto& [product, matrix] : items) {
             product.firstQuad = step.numQuads;
             product.numQuads = numQuads(product.outputs);
             step.numQuads += product.numQuads;
@@ -573,20 +584,35 @@ private:
         // Networks without features are their bias, and have no gradient.
         if (step.numQuads == 0)
             return;
-        append(products, items);
-        // Enough for all work-items, but no sum much shorter than what a work-item reads at once. Of a tile the sums of slices go through global
-        // memory, which costs as much as the products: only where most work-items would have nothing to do.
-        const int smallestSum = 8, numItems = step.numQuads*shape.tile/flowKernelLanes(shape.tile);
-        if (shape.tile == 1 || 4*numItems <= shape.groupSize)
-            step.slices = std::min(shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum);
-        step.slices = std::max(step.slices, 1);
+        step.log2Slices = log2Slices(step.numQuads, shortest);
+        const int slices = 1<<step.log2Slices;
+        for (auto& [product, matrix] : items) {
+            product.matrixWeight = addMatrix(product.inputs, product.outputs, slices, matrix);
+            products.push_back(product);
+        }
         const int index = static_cast<int>(steps.size());
         operations.push_back({FLOW_PRODUCT, index});
-        if (step.slices > 1) {
+        if (slices > 1 && !shape.sumsInWarps) {
             operations.push_back({FLOW_SUM_SLICES, index});
-            mostPartialSums = std::max(mostPartialSums, 4*step.slices*step.numQuads);
+            mostPartialSums = std::max(mostPartialSums, 4*slices*step.numQuads);
         }
         steps.push_back(step);
+    }
+
+    /**
+     * Enough slices for all work-items, but no sum much shorter than what a work-item reads at once. Of a tile the sums of slices go through
+     * global memory, which costs as much as the products: only where most work-items would have nothing to do. In a warp each output of a quad has a
+     * slice that finishes it.
+     */
+    int log2Slices(int numQuads, int shortest) const {
+        const int smallestSum = (shape.sumsInWarps ? 4 : 8), mostSlices = 16, numItems = numQuads*shape.tile/flowKernelLanes(shape.tile);
+        int most = 1;
+        if (shape.tile == 1 || 4*numItems <= shape.groupSize)
+            most = std::min({shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum, mostSlices});
+        int log2 = (shape.sumsInWarps ? 2 : 0);
+        while (2<<log2 <= most)
+            log2++;
+        return log2;
     }
 
     DevicePlan& plan;

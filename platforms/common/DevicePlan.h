@@ -22,6 +22,7 @@ struct DevicePlan {
         int tile;         // molecules of a tile
         int groupSize;    // work-items of a group
         bool keepsApart = false;    // what couplings keep for the way back is not among the rows that they work on
+        bool sumsInWarps = false;   // work-items of a warp add up the slices of a sum: for tiles of one molecule, and groups of whole warps
     };
     DevicePlan(const FlowForce& force, const Shape& shape);
 

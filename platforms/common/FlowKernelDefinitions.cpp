@@ -29,6 +29,8 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
         definitions["TRANSFORMER_TYPE"] = std::to_string(*parts.transformerType);
     if (parts.activation)
         definitions["ACTIVATION"] = std::to_string(*parts.activation);
+    if (variant.sumsInWarps)
+        definitions["SUMS_IN_WARPS"] = std::to_string(flowKernelWarp);
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";
         if (variant.keptIsGlobal)

@@ -24,10 +24,14 @@ struct FlowKernelVariant {
     int numMixedRows = 0, numRealRows = 0;    // of arenas in local memory; 0 for arenas in global memory
     bool keptIsGlobal = false;    // of arenas in local memory: what is kept for the way back is elsewhere
     int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
+    bool sumsInWarps = false;     // see DevicePlan::Shape
 };
 
 /** Work-items that sum up a column for a molecule, before one of them adds up their sums. */
 constexpr int flowKernelSumSlices = 16;
+
+/** Work-items that exchange numbers without a barrier; of HIP's larger warps it is a half. */
+constexpr int flowKernelWarp = 32;
 
 /** Molecules that a work-item multiplies a weight with at once. */
 constexpr int flowKernelLanes(int tile) {

@@ -29,12 +29,12 @@ inline auto compiledVariants(const std::vector<std::string>& architectures) {
     usual.activation = 0;
     all.block = all.mixtures = all.mixtureRoots = all.transformers = true;
     const std::vector<NamedVariant> variants = {
-        {"OneLocal", {1, usual, 448, 3584, false, 2048, 512}},
-        {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512}},
+        {"OneLocal", {1, usual, 448, 3584, false, 2048, 512, true}},
+        {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512, true}},
         {"One", {1, usual}},
         {"TileOf4", {4, usual, 0, 0, false, 2560, 896}},
         {"TileOf32", {32, usual, 0, 0, false, 2560, 896}},
-        {"OneOfAllParts", {1, all}}};
+        {"OneOfAllParts", {1, all, 0, 0, false, 0, 0, true}}};
     return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
 }
 

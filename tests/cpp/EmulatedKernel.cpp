@@ -20,6 +20,7 @@
 #define GROUP_ID 0
 #define NUM_GROUPS 1
 #define SYNC_THREADS
+#define make_real4(x) (real4{(x), (x), (x), (x)})
 #define ATOMIC_ADD(target, value) (*(target) += (value))
 #define TILE 1
 #define LANES 1

@@ -47,7 +47,7 @@ TEST_P(LocalMemoryTest, HoldsWhatThereIsRoomFor) {
     }
 }
 
-/** What a launch has to do for a molecule of the shipped model: every weight is read once in either direction, with little besides. */
+/** What a launch has to do for a molecule of the shipped model: every weight is read once in either direction, with few zeros besides. */
 TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
     const FlowForce force(std::string("python/openmmflow/data/alanine_dipeptide.safetensors"));
     long long numWeights = 0;
@@ -57,7 +57,7 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
                 for (const DenseLayer& dense : network)
                     numWeights += static_cast<long long>(dense.weight.values.size());
     for (int tile : {1, 32}) {
-        const DevicePlan plan(force, {tile, 512, tile == 1});
+        const DevicePlan plan(force, {tile, 512, tile == 1, tile == 1});
         const auto* program = reinterpret_cast<const FlowOperation*>(&plan.table[plan.layout.programTable]);
         const auto* steps = reinterpret_cast<const FlowStep*>(&plan.table[plan.layout.stepsTable]);
         const auto* products = reinterpret_cast<const FlowProduct*>(&plan.table[plan.layout.productsTable]);
@@ -65,14 +65,16 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
         for (int i = 0; i < plan.layout.numOperations; i++)
             if (program[i].code == FLOW_PRODUCT) {
                 const FlowStep& step = steps[program[i].index];
+                const int slices = 1<<step.log2Slices;
                 int numQuads = 0;
                 for (const FlowProduct* product = products+step.firstProduct; numQuads < step.numQuads; numQuads += product->numQuads, product++)
-                    numRead += 4ll*product->inputs*product->numQuads;
+                    numRead += 4ll*(product->inputs+slices-1)/slices*slices*product->numQuads;
             }
         std::cout << "tile of " << tile << ": " << plan.layout.numOperations << " operations, " << numRead << " weights read of "
                 << numWeights << " in matrices" << std::endl;
         EXPECT_GE(numRead, 2*numWeights);
-        EXPECT_LE(numRead, 2.05*numWeights);
+        // Slices are filled up.
+        EXPECT_LE(numRead, (tile == 1 ? 2.25 : 2.05)*numWeights);
     }
 }
 

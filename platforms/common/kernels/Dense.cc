@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The dense networks of conditioners: matrix-vector products for one molecule, matrix-matrix products for a tile. A work-item owns a quad of
-// outputs, whose weights it reads as one vector, and LANES molecules; consecutive ones read consecutive weights.
+// outputs, whose weights it reads as one vector, a slice of their inputs and LANES molecules; consecutive ones read consecutive weights.
 
 // Weights that a work-item asks for before it uses the first.
 #define BATCH 8
@@ -39,11 +39,13 @@ static DEVICE inline KEPT Lanes* slopesAt(KeptArena kept, Product product, int o
     return (KEPT Lanes*) kept+(product->slopeRow+output)*CHUNKS+chunk;
 }
 
+// What is added to the sum of an output.
+static DEVICE inline real biasOf(Product product, int output, Weights weights) {
+    return product->biasWeight >= 0 && output < product->outputs ? weights[product->biasWeight+output] : (real) 0;
+}
+
 // What an output is after its sum is complete.
-static DEVICE inline void finishOutput(Product product, int output, int chunk, Lanes sum, int activation, Weights weights, RealArena arena,
-        KeptArena kept) {
-    if (product->biasWeight >= 0)
-        sum += TO_LANES(weights[product->biasWeight+output]);
+static DEVICE inline void finishOutput(Product product, int output, int chunk, Lanes sum, int activation, RealArena arena, KeptArena kept) {
     if (product->activated) {
         Lanes slopes;
         sum = activateLanes(activation, sum, &slopes);
@@ -61,22 +63,31 @@ static DEVICE inline Product productOf(Step step, Product products, int quad) {
     return product;
 }
 
-// Partial sums are (slices, 4, numQuads), so that neither who writes them nor who reads them strides.
-static DEVICE inline int partialSum(Step step, int slice, int o, int quad) {
-    return (slice*4+o)*step->numQuads+quad;
+// Row of a partial sum.
+static DEVICE inline int partialSum(Step step, int slice, int quad, int o) {
+    return (slice*step->numQuads+quad)*4+o;
 }
 
-// Adds the products of up to BATCH inputs. Where there are fewer the last one is read again, and multiplied with 0.
-static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix, int numColumns, ARENA const Lanes* source, int count) {
+// Adds the products of BATCH inputs; both strides are from one to the next.
+static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix, int matrixStride, ARENA const Lanes* source, int sourceStride) {
     real4 w[BATCH];
 #pragma unroll
     for (int j = 0; j < BATCH; j++)
-        w[j] = matrix[min(j, count-1)*numColumns];
+        w[j] = matrix[j*matrixStride];
+#if LANES == 1
+    // All of them before the first is used, for which there are registers.
+    Lanes sources[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++)
+        sources[j] = source[j*sourceStride];
+#endif
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
-        Lanes s = source[min(j, count-1)*CHUNKS];
-        if (j >= count)
-            s = TO_LANES((real) 0);
+#if LANES == 1
+        Lanes s = sources[j];
+#else
+        Lanes s = source[j*sourceStride];
+#endif
         sums[0] += w[j].x*s;
         sums[1] += w[j].y*s;
         sums[2] += w[j].z*s;
@@ -84,47 +95,130 @@ static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix,
     }
 }
 
-static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
-    const int slices = step->slices, numQuads = step->numQuads;
-    for (int item = LOCAL_ID; item < numQuads*CHUNKS*slices; item += LOCAL_SIZE) {
-        // Quads run fastest.
-        const int quad = item%numQuads, chunk = item/numQuads%CHUNKS, slice = item/(numQuads*CHUNKS);
-        Product product = productOf(step, products, quad);
-        const int column = quad-product->firstQuad, numColumns = product->numQuads;
-        const int begin = product->inputs*slice/slices, end = product->inputs*(slice+1)/slices;
-        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+begin*numColumns+column;
-        ARENA const Lanes* source = lanesAt(arena, product->sourceRow+begin, chunk);
-        Lanes sums[4];
-        sums[0] = sums[1] = sums[2] = sums[3] = TO_LANES((real) 0);
-        int left = end-begin;
-        for (; left >= BATCH; left -= BATCH) {
-            addProducts(sums, matrix, numColumns, source, BATCH);
-            matrix += BATCH*numColumns;
-            source += BATCH*CHUNKS;
-        }
-        if (left > 0)
-            addProducts(sums, matrix, numColumns, source, left);
+// The same of the last `count` inputs, at most BATCH. The last source is `lastSource` from the first one; where the matrix is filled up with zeros it
+// takes the place of those that are not there.
+static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* matrix, int matrixStride, ARENA const Lanes* source, int sourceStride,
+        int count, int lastSource) {
+    real4 w[BATCH];
 #pragma unroll
-        for (int o = 0; o < 4; o++) {
-            if (slices > 1)
-                *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), chunk) = sums[o];
-            else if (4*column+o < product->outputs)
-                finishOutput(product, 4*column+o, chunk, sums[o], step->activation, weights, arena, kept);
-        }
+    for (int j = 0; j < BATCH; j++) {
+        w[j] = make_real4(0);
+        if (j < count)
+            w[j] = matrix[j*matrixStride];
+    }
+#if LANES == 1
+    Lanes sources[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++)
+        sources[j] = source[min(j*sourceStride, lastSource)];
+#endif
+#pragma unroll
+    for (int j = 0; j < BATCH; j++) {
+#if LANES == 1
+        Lanes s = sources[j];
+#else
+        Lanes s = source[min(j*sourceStride, lastSource)];
+#endif
+        sums[0] += w[j].x*s;
+        sums[1] += w[j].y*s;
+        sums[2] += w[j].z*s;
+        sums[3] += w[j].w*s;
     }
 }
 
-static DEVICE void sumSlices(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
-    const int numQuads = step->numQuads;
-    for (int item = LOCAL_ID; item < 4*numQuads*CHUNKS; item += LOCAL_SIZE) {
-        const int quad = item%numQuads, o = item/numQuads%4, chunk = item/(4*numQuads);
+#ifdef SUMS_IN_WARPS
+#if TILE != 1
+#error "work-items of a warp add up the sums of one molecule alone"
+#endif
+
+#ifdef USE_HIP
+#define FROM_NEIGHBOUR(value, bits) __shfl_xor(value, bits)
+#else
+#define FROM_NEIGHBOUR(value, bits) __shfl_xor_sync(0xffffffff, value, bits)
+#endif
+#endif
+
+static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
+    const int log2Slices = step->log2Slices, slices = 1<<log2Slices, numQuads = step->numQuads, numItems = (numQuads<<log2Slices)*CHUNKS;
+#ifdef SUMS_IN_WARPS
+    const int endItem = (numItems+SUMS_IN_WARPS-1)/SUMS_IN_WARPS*SUMS_IN_WARPS;
+#else
+    const int endItem = numItems;
+#endif
+    for (int item = LOCAL_ID; item < endItem; item += LOCAL_SIZE) {
+        // Slices run fastest, then quads.
+        const int slice = item&(slices-1);
+#if TILE == 1
+        const int quad = min(item>>log2Slices, numQuads-1), chunk = 0;
+#else
+        const int quad = (item>>log2Slices)%numQuads, chunk = (item>>log2Slices)/numQuads;
+#endif
+        Product product = productOf(step, products, quad);
+        const int column = quad-product->firstQuad, lastInput = product->inputs-1, matrixStride = product->numQuads<<log2Slices;
+        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+(column<<log2Slices)+slice;
+        ARENA const Lanes* sources = lanesAt(arena, product->sourceRow, chunk);
+        // Asked for before the weights, used after them.
+#ifdef SUMS_IN_WARPS
+        const real bias = (slice < 4 ? biasOf(product, 4*column+slice, weights) : (real) 0);
+#else
+        real biases[4];
+#pragma unroll
+        for (int o = 0; o < 4; o++)
+            biases[o] = (slice == 0 ? biasOf(product, 4*column+o, weights) : (real) 0);
+#endif
+        Lanes sums[4];
+        sums[0] = sums[1] = sums[2] = sums[3] = TO_LANES((real) 0);
+        int input = slice, left = (lastInput>>log2Slices)+1;
+        for (; left > BATCH; left -= BATCH) {
+            addProducts(sums, matrix, matrixStride, sources+input*CHUNKS, CHUNKS<<log2Slices);
+            matrix += BATCH*matrixStride;
+            input += BATCH<<log2Slices;
+        }
+        // That of a slice may be none of the inputs.
+        input = min(input, lastInput);
+        ARENA const Lanes* source = sources+input*CHUNKS;
+        const int lastSource = (lastInput-input)*CHUNKS;
+        if (left == BATCH)
+            addLastProducts(sums, matrix, matrixStride, source, CHUNKS<<log2Slices, BATCH, lastSource);
+        else if (left > 0)    // a network without features is its bias
+            addLastProducts(sums, matrix, matrixStride, source, CHUNKS<<log2Slices, left, lastSource);
+#ifdef SUMS_IN_WARPS
+        for (int bits = 1; bits < slices; bits <<= 1) {
+            real others[4];
+#pragma unroll
+            for (int o = 0; o < 4; o++)
+                others[o] = FROM_NEIGHBOUR(sums[o], bits);
+#pragma unroll
+            for (int o = 0; o < 4; o++)
+                sums[o] += others[o];
+        }
+        const real sum = bias+(slice == 0 ? sums[0] : slice == 1 ? sums[1] : slice == 2 ? sums[2] : sums[3]);
+        if (item < numItems && slice < 4 && 4*column+slice < product->outputs)
+            finishOutput(product, 4*column+slice, chunk, sum, step->activation, arena, kept);
+#else
+#pragma unroll
+        for (int o = 0; o < 4; o++) {
+            sums[o] += TO_LANES(biases[o]);
+            if (slices > 1)
+                *lanesAt(arena, partialRow+partialSum(step, slice, quad, o), chunk) = sums[o];
+            else if (4*column+o < product->outputs)
+                finishOutput(product, 4*column+o, chunk, sums[o], step->activation, arena, kept);
+        }
+#endif
+    }
+}
+
+static DEVICE void sumSlices(Step step, Product products, int partialRow, RealArena arena, KeptArena kept) {
+    const int slices = 1<<step->log2Slices;
+    for (int item = LOCAL_ID; item < 4*step->numQuads*CHUNKS; item += LOCAL_SIZE) {
+        const int chunk = item%CHUNKS, o = item/CHUNKS&3, quad = item/(4*CHUNKS);
         Product product = productOf(step, products, quad);
         const int output = 4*(quad-product->firstQuad)+o;
         if (output >= product->outputs)
             continue;
         Lanes sum = TO_LANES((real) 0);
-        for (int slice = 0; slice < step->slices; slice++)
-            sum += *lanesAt(arena, partialRow+partialSum(step, slice, o, quad), chunk);
-        finishOutput(product, output, chunk, sum, step->activation, weights, arena, kept);
+        for (int slice = 0; slice < slices; slice++)
+            sum += *lanesAt(arena, partialRow+partialSum(step, slice, quad, o), chunk);
+        finishOutput(product, output, chunk, sum, step->activation, arena, kept);
     }
 }

@@ -175,7 +175,7 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
                     multiply(step, products, weights, layout->partialRow, realArena, kept);
                     break;
                 case FLOW_SUM_SLICES:
-                    sumSlices(step, products, weights, layout->partialRow, realArena, kept);
+                    sumSlices(step, products, layout->partialRow, realArena, kept);
                     break;
 #ifdef KEPT_IS_GLOBAL
                 case FLOW_KEEP:

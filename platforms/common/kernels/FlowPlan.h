@@ -153,11 +153,12 @@ typedef struct {
     int parameterRow;                   // (7, K, D) for root finding, only if `inverse`
 } FlowStage;
 
-// Products that run side by side: each output is sum over inputs of matrix[input][output]*source[input].
+// Products that run side by side: each output is sum over inputs of matrix[input][output]*source[input]. A sum is split into slices, one for each
+// work-item: of inputs 0, n, 2n..., of inputs 1, n+1, 2n+1... and so on, for n slices.
 typedef struct {
     int firstProduct;
     int numQuads;               // of four outputs, of all products
-    int slices;                 // each sum is split into so many, one for each work-item
+    int log2Slices;
     int activation;
 } FlowStep;
 
@@ -165,7 +166,7 @@ typedef struct {
     int firstQuad;              // number of quads of the step before this product
     int numQuads;               // the last one may be filled up
     int inputs, outputs;
-    int matrixWeight;           // (inputs, numQuads, 4), a multiple of 4
+    int matrixWeight;           // (inputs of a slice, numQuads, slices, 4), filled up with zeros; a multiple of 4
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,
