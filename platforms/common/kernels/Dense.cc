@@ -68,6 +68,13 @@ static DEVICE inline int partialSum(Step step, int slice, int quad, int o) {
     return (slice*step->numQuads+quad)*4+o;
 }
 
+static DEVICE inline void addProduct(Lanes sums[4], real4 w, Lanes source) {
+    sums[0] += w.x*source;
+    sums[1] += w.y*source;
+    sums[2] += w.z*source;
+    sums[3] += w.w*source;
+}
+
 // Adds the products of BATCH inputs; both strides are from one to the next.
 static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix, int matrixStride, ARENA const Lanes* source, int sourceStride) {
     real4 w[BATCH];
@@ -84,14 +91,10 @@ static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix,
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
 #if LANES == 1
-        Lanes s = sources[j];
+        addProduct(sums, w[j], sources[j]);
 #else
-        Lanes s = source[j*sourceStride];
+        addProduct(sums, w[j], source[j*sourceStride]);
 #endif
-        sums[0] += w[j].x*s;
-        sums[1] += w[j].y*s;
-        sums[2] += w[j].z*s;
-        sums[3] += w[j].w*s;
     }
 }
 
@@ -115,14 +118,10 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
 #if LANES == 1
-        Lanes s = sources[j];
+        addProduct(sums, w[j], sources[j]);
 #else
-        Lanes s = source[min(j*sourceStride, lastSource)];
+        addProduct(sums, w[j], source[min(j*sourceStride, lastSource)]);
 #endif
-        sums[0] += w[j].x*s;
-        sums[1] += w[j].y*s;
-        sums[2] += w[j].z*s;
-        sums[3] += w[j].w*s;
     }
 }
 
