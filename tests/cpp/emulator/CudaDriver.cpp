@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // CUDA's driver as far as OpenMM uses it, with two devices like an H200 in what they tell, and with work done when it is asked for. It is
-// stricter than a driver: kernels, memory and copies must belong together and to the context that is current.
+// stricter than a driver: kernels must be of the context that is current, and copies inside of an array.
 #include "DeviceMemory.h"
 #include "EmulatedDevice.h"
 #include "KernelCompiler.h"
@@ -13,7 +13,6 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <memory>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "KernelCompiler.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -19,13 +21,14 @@ namespace emulator {
 namespace {
 
 const fs::path kernelLanguage = EMULATOR_SOURCES "/KernelLanguage.h";
+const fs::path sources[] = {kernelLanguage, EMULATOR_SOURCES "/KernelCompiler.cpp", EMULATOR_SOURCES "/WorkItem.h"};
 
 std::string contents(const fs::path& path) {
     std::ifstream file(path);
     return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-/** What a compilation makes on its way, of a name of its own, as other processes may do the same. */
+/** What a compilation makes on its way, of a name of its own, as other threads and processes may do the same. */
 struct TemporaryFiles {
     explicit TemporaryFiles(const fs::path& library) :
             source(named(library, ".cpp")), preprocessed(named(library, ".ii")), library(named(library, ".so")), log(named(library, ".log")) {
@@ -35,7 +38,8 @@ struct TemporaryFiles {
             fs::remove(*path);
     }
     static fs::path named(const fs::path& library, const std::string& end) {
-        return fs::path(library).replace_extension(std::to_string(getpid())+end);
+        static std::atomic<int> count{0};
+        return fs::path(library).replace_extension(std::to_string(getpid())+"_"+std::to_string(count++)+end);
     }
 
     const fs::path source, preprocessed, library, log;
@@ -79,7 +83,9 @@ std::string librarySource(std::string text) {
 } // namespace
 
 bool isUpToDate(const fs::path& library) {
-    return fs::exists(library) && fs::last_write_time(library) > fs::last_write_time(kernelLanguage);
+    return fs::exists(library) && std::all_of(std::begin(sources), std::end(sources), [&](const fs::path& source) {
+        return fs::last_write_time(library) > fs::last_write_time(source);
+    });
 }
 
 fs::path compileKernels(const std::string& source, Language language) {
