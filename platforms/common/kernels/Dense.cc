@@ -98,31 +98,20 @@ static DEVICE inline void addProducts(Lanes sums[4], GLOBAL const real4* matrix,
     }
 }
 
-// The same of the last `count` inputs, at most BATCH. The last source is `lastSource` from the first one; where the matrix is filled up with zeros it
-// takes the place of those that are not there.
+// The same of the last inputs, at most BATCH: those up to `lastSource`, counted from the first one. Where there are none, nothing is read.
 static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* matrix, int matrixStride, ARENA const Lanes* source, int sourceStride,
-        int count, int lastSource) {
+        int lastSource) {
     real4 w[BATCH];
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
         w[j] = make_real4(0);
-        if (j < count)
+        if (j*sourceStride <= lastSource)
             w[j] = matrix[j*matrixStride];
     }
-#if LANES == 1
-    Lanes sources[BATCH];
 #pragma unroll
     for (int j = 0; j < BATCH; j++)
-        sources[j] = source[min(j*sourceStride, lastSource)];
-#endif
-#pragma unroll
-    for (int j = 0; j < BATCH; j++) {
-#if LANES == 1
-        addProduct(sums, w[j], sources[j]);
-#else
-        addProduct(sums, w[j], source[min(j*sourceStride, lastSource)]);
-#endif
-    }
+        if (j*sourceStride <= lastSource)
+            addProduct(sums, w[j], source[j*sourceStride]);
 }
 
 #ifdef SUMS_IN_WARPS
@@ -173,14 +162,7 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
             matrix += BATCH*matrixStride;
             input += BATCH<<log2Slices;
         }
-        // That of a slice may be none of the inputs.
-        input = min(input, lastInput);
-        ARENA const Lanes* source = sources+input*CHUNKS;
-        const int lastSource = (lastInput-input)*CHUNKS;
-        if (left == BATCH)
-            addLastProducts(sums, matrix, matrixStride, source, CHUNKS<<log2Slices, BATCH, lastSource);
-        else if (left > 0)    // a network without features is its bias
-            addLastProducts(sums, matrix, matrixStride, source, CHUNKS<<log2Slices, left, lastSource);
+        addLastProducts(sums, matrix, matrixStride, sources+input*CHUNKS, CHUNKS<<log2Slices, (lastInput-input)*CHUNKS);
 #ifdef SUMS_IN_WARPS
         for (int bits = 1; bits < slices; bits <<= 1) {
             real others[4];

@@ -166,7 +166,7 @@ typedef struct {
     int firstQuad;              // number of quads of the step before this product
     int numQuads;               // the last one may be filled up
     int inputs, outputs;
-    int matrixWeight;           // (inputs of a slice, numQuads, slices, 4), filled up with zeros; a multiple of 4
+    int matrixWeight;           // (inputs of a slice, numQuads, slices, 4), filled up to whole slices; a multiple of 4
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,
