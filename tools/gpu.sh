@@ -49,7 +49,7 @@ while (($#)); do
     shift 2
 done
 for phase in ${phases//,/ }; do
-    [[ $phase =~ ^(build|test|benchmark|conservation)$ ]] || fail "there is no phase '$phase'"
+    [[ $phase =~ ^(build|test|benchmark|conservation)$ ]] || fail "there is no phase '$phase'; phases are build, test, benchmark and conservation"
 done
 [[ $minutes =~ ^[0-9]*$ ]] || fail "--minutes takes a whole number"
 wanted() { [[ ,$phases, == *,$1,* ]]; }

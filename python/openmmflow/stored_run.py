@@ -82,8 +82,9 @@ class Settings:
         if self.platform not in names:
             # Of the libraries that then do not load the platform's own has the cause.
             failures = [line for line in openmm.Platform.getPluginLoadFailures() if f"libOpenMM{self.platform}.so:" in line]
+            reasons = [f". Its library did not load; usually the driver is missing. {line}" for line in failures]
             raise SimulationError(f"OpenMM has no platform {self.platform!r}; it has {', '.join(names)}"
-                                  + "".join(f". Its library did not load; usually the driver is missing. {line}" for line in failures))
+                                  + ("".join(reasons) or "; `openmmflow info --platforms` says what others need"))
         platform = openmm.Platform.getPlatformByName(self.platform)
         if self.precision is None:
             return platform, {}
