@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """FlowForce on a GPU platform: launches of a step, one molecule, many molecules, next to the same flow in PyTorch on the same device.
 
-    python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE ...] [--json FILE]
+    python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE[,BYTES[,CLUSTER]] ...] [--json FILE]
 
 Models are those of openmmflow.benchmark.models (314k is the published flow where its checkpoint is at hand, else one of that size with random
 weights, which cost the same), the shipped one, or files. Before anything is timed, forces are compared with Reference. Launches are counted by
@@ -36,8 +36,9 @@ COMPARED = 64
 """Molecules at either end whose forces are compared with Reference."""
 LIMITS = {"single": 1e-4, "mixed": 2e-5, "double": 1e-9}
 """Of the force error, of the RMS force."""
-SHAPES = {"one": ("1,128", "1,256", "1,512", "1,768"), "many": ("8,256", "8,512", "16,256", "16,512", "32,256", "32,512", "32,768", "64,512")}
-"""Tiles and work-items of groups that are tried on a GPU, for one molecule and for many."""
+SHAPES = {"one": ("1,128", "1,256", "1,512", "1,768", "1,512,48000,1", "1,512,48000,2", "1,512,48000,4"),
+          "many": ("8,256", "8,512", "16,256", "16,512", "32,256", "32,512", "32,768", "64,512")}
+"""Tiles, work-items of groups, bytes of local memory and groups of clusters that are tried on a GPU, for one molecule and for many."""
 
 
 def make_context(model, platform: str, precision: str, count: int, shape: str | None = None) -> openmm.Context:

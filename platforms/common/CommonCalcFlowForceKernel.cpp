@@ -35,26 +35,32 @@ void create(OpenMM::ComputeArray& array, ComputeContext& cc, std::vector<T> cont
 }
 
 /**
- * OPENMMFLOW_KERNEL_SHAPE=TILE,GROUP_SIZE[,LOCAL_BYTES] takes the place of the choice between shapes, and of what a group may use of local
- * memory: to measure other shapes, and to test on a processor what GPUs run.
+ * OPENMMFLOW_KERNEL_SHAPE=TILE,GROUP_SIZE[,LOCAL_BYTES[,CLUSTER]] takes the place of the choice between shapes, of what a group may use of local
+ * memory, and of how many groups share a molecule: to measure other shapes, and to test on a processor what GPUs run.
  */
 struct ShapeOverride {
-    int tile = 0, groupSize = 0;    // 0: none
-    int localBytes = -1;            // none
+    int tile = 0, groupSize = 0, cluster = 0;    // 0: none
+    int localBytes = -1;                         // none
 
     ShapeOverride() {
         const char* text = std::getenv("OPENMMFLOW_KERNEL_SHAPE");
         if (text == nullptr)
             return;
-        char comma = 0, secondComma = ',';
+        char comma = 0;
+        bool commas = true;
         std::istringstream words(text);
-        words >> tile >> comma >> groupSize;
-        if (words && !words.eof())
-            words >> secondComma >> localBytes;
+        words >> tile;
+        for (int* number : {&groupSize, &localBytes, &cluster})
+            if (words && (number == &groupSize || !words.eof())) {
+                words >> comma >> *number;
+                commas = commas && comma == ',';
+            }
         const bool isTile = (tile == 1 || (tile > 0 && tile%flowKernelLanes(tile) == 0));
-        if (!words || !isTile || comma != ',' || secondComma != ',' || groupSize < 1)
+        const bool isCluster = (cluster == 0 || cluster == 1 || (tile == 1 && (cluster == 2 || cluster == 4 || cluster == 8)));
+        if (!words || !isTile || !isCluster || !commas || groupSize < 1)
             throw OpenMM::OpenMMException(std::string("FlowForce: OPENMMFLOW_KERNEL_SHAPE is '")+text+"'; expected TILE,GROUP_SIZE or "
-                    "TILE,GROUP_SIZE,LOCAL_BYTES, with a tile of 1 or a multiple of 4 molecules and a positive size of groups");
+                    "TILE,GROUP_SIZE,LOCAL_BYTES or TILE,GROUP_SIZE,LOCAL_BYTES,CLUSTER, with a tile of 1 or a multiple of 4 molecules, a positive "
+                    "size of groups, and clusters of 1 or, for tiles of 1, of 2, 4 or 8 groups");
     }
 };
 
@@ -79,8 +85,8 @@ private:
     const std::vector<std::vector<int>> molecules;
 };
 
-CommonCalcFlowForceKernel::CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, ComputeContext& context) :
-        CalcFlowForceKernel(name, platform), cc(context) {
+CommonCalcFlowForceKernel::CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, ComputeContext& context,
+        LargestCluster largestCluster) : CalcFlowForceKernel(name, platform), cc(context), largestCluster(largestCluster(context)) {
 }
 
 void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForce& force,
@@ -108,12 +114,13 @@ void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForc
 /**
  * Choose the shape for the device, the model and the number of molecules, and make the kernel.
  *
- * A few molecules are bound by latency: one for each group of many work-items. Many are bound by arithmetic: a tile uses each weight that was
- * read as often as it has molecules. In between, tiles just large enough that every multiprocessor has one.
+ * A few molecules are bound by latency: one for each group of many work-items, or for a cluster of such groups as long as there are multiprocessors
+ * to spare. Many are bound by arithmetic: a tile uses each weight that was read as often as it has molecules. In between, tiles just large enough
+ * that every multiprocessor has one.
  */
 DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     const int numMolecules = endMolecule-firstMolecule;
-    int mostGroups = cc.getNumThreadBlocks();
+    int mostGroups = cc.getNumThreadBlocks(), cluster = 1;
     if (cc.getIsCPU())
         shape = {numMolecules <= 4 ? 1 : 16, 16};
     else {
@@ -125,13 +132,15 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
         for (int tile : {16, 8, 4, 1})
             if (numMolecules <= tile*numMultiprocessors)
                 shape.tile = tile;
+        // A cluster's groups lie in one part of the device, and what is left over in each part has none.
+        while (2*cluster <= largestCluster && 4*numMolecules*2*cluster <= 3*numMultiprocessors)
+            cluster *= 2;
     }
     const ShapeOverride chosen;
     if (chosen.tile > 0)
         shape = {chosen.tile, chosen.groupSize};
-    // Those that do not fit would take memory for their arenas; groups go on to other tiles.
-    numGroups = std::min((numMolecules+shape.tile-1)/shape.tile, mostGroups);
-
+    if (chosen.cluster > 0)
+        cluster = std::min(chosen.cluster, largestCluster);
     // The only way to ask for the size of local memory: in threads that need a byte each. OpenCL answers with half of it.
     // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
     int localBytes = (cc.getIsCPU() ? 0 : cc.computeThreadBlockSize(1.0));
@@ -140,7 +149,18 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     // OpenCL has no exchange of numbers within warps that all devices know.
     const bool hasWarps = (getPlatform().getName() == "CUDA" || getPlatform().getName() == "HIP");
     shape.sumsInWarps = (hasWarps && shape.tile == 1 && shape.groupSize%flowKernelWarp == 0);
-    const LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
+    if (shape.sumsInWarps)
+        shape.cluster = cluster;
+    LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
+    if (local.variant.numRealRows == 0 && shape.cluster > 1) {
+        shape.cluster = 1;
+        local = LocalMemory(force, shape, localBytes, realSize(), mixedSize());
+    }
+    if (chosen.cluster > shape.cluster)
+        throw OpenMM::OpenMMException("FlowForce: OPENMMFLOW_KERNEL_SHAPE wants clusters of "+std::to_string(chosen.cluster)+" groups; that takes "
+                "a CUDA device of compute capability 9.0 or newer, groups of whole warps, and a model that works in local memory");
+    // Groups that do not fit would take memory for their arenas; those that do go on to other tiles.
+    numTiles = std::min((numMolecules+shape.tile-1)/shape.tile, std::max(mostGroups/shape.cluster, 1));
     shape.keepsApart = local.variant.keptIsGlobal;
     arenasAreLocal = (local.variant.numRealRows > 0);
     kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(local.variant))->createKernel("computeFlowForce");
@@ -174,8 +194,9 @@ void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
         weights.upload(plan.weights, true);
     const std::size_t mixedRows = (arenasAreLocal ? 0 : plan.layout.numMixedRows);
     const std::size_t realRows = (arenasAreLocal ? plan.layout.numKeptRows : plan.layout.numRealRows);
-    mixedArenas.initialize(cc, std::max<std::size_t>(mixedRows*numGroups*shape.tile, 1), mixedSize(), "flowMixedArenas");
-    realArenas.initialize(cc, std::max<std::size_t>(realRows*numGroups*shape.tile, 1), realSize(), "flowRealArenas");
+    const std::size_t numArenas = static_cast<std::size_t>(numTiles)*shape.cluster;
+    mixedArenas.initialize(cc, std::max<std::size_t>(mixedRows*numArenas*shape.tile, 1), mixedSize(), "flowMixedArenas");
+    realArenas.initialize(cc, std::max<std::size_t>(realRows*numArenas*shape.tile, 1), realSize(), "flowRealArenas");
 }
 
 void CommonCalcFlowForceKernel::addArguments() {
@@ -231,13 +252,13 @@ void CommonCalcFlowForceKernel::setArguments(ContextImpl& context, bool includeF
 }
 
 double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForces, bool includeEnergy) {
-    if (numGroups == 0)
+    if (numTiles == 0)
         return 0;
     ContextSelector selector(cc);
     if (!hasArguments)
         addArguments();
     setArguments(context, includeForces);
-    kernel->execute(numGroups*shape.groupSize, shape.groupSize);
+    kernel->execute(numTiles*shape.cluster*shape.groupSize, shape.groupSize);
     if (findsRoots && includeEnergy)
         checkRoots();
     return 0;

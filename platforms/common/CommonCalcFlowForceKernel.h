@@ -13,6 +13,9 @@
 
 namespace OpenMMFlow {
 
+/** How many groups of a device can write into each other's local memory: a power of two, 1 if none can. */
+using LargestCluster = int (*)(OpenMM::ComputeContext& context);
+
 /**
  * FlowForce through OpenMM's common compute layer, for CUDA, OpenCL and HIP. One launch takes all molecules from positions to forces;
  * nothing is waited for and nothing leaves the device, except that with an energy, for which OpenMM waits anyway, a count of roots that were not
@@ -20,7 +23,8 @@ namespace OpenMMFlow {
  */
 class CommonCalcFlowForceKernel : public CalcFlowForceKernel {
 public:
-    CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& context);
+    CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& context,
+            LargestCluster largestCluster);
     void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
     double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
     void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;
@@ -38,11 +42,13 @@ private:
     void checkRoots();
 
     OpenMM::ComputeContext& cc;
+    const int largestCluster;
     ForceInfo* info = nullptr;    // owned by the ComputeContext
     OpenMM::ComputeKernel kernel;
     DevicePlan::Shape shape = {};
     bool arenasAreLocal = false;
-    int firstMolecule = 0, endMolecule = 0, numGroups = 0;
+    int firstMolecule = 0, endMolecule = 0;
+    int numTiles = 0;    // at a time
     std::string scaleParameterName;
     bool scaleDerivative = false, findsRoots = false, hasArguments = false;
     OpenMM::ComputeArray table, constants, weights;

@@ -23,9 +23,9 @@ private:
 };
 
 CommonParallelCalcFlowForceKernel::CommonParallelCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform,
-        ComputeContext& context) : CalcFlowForceKernel(name, platform) {
+        ComputeContext& context, LargestCluster largestCluster) : CalcFlowForceKernel(name, platform) {
     for (ComputeContext* each : context.getAllContexts())
-        devices.push_back({*each, std::make_unique<CommonCalcFlowForceKernel>(name, platform, *each)});
+        devices.push_back({*each, std::make_unique<CommonCalcFlowForceKernel>(name, platform, *each, largestCluster)});
 }
 
 void CommonParallelCalcFlowForceKernel::initialize(const OpenMM::System& system, const FlowForce& force,

@@ -470,6 +470,7 @@ private:
         stages.push_back(stage);
     }
 
+    /** Of all groups of a cluster. */
     static int numQuads(int outputs) {
         return (outputs+3)/4;
     }
@@ -477,12 +478,12 @@ private:
     /** Elements of a matrix, by input and output. */
     using Matrix = std::function<double(int, int)>;
 
-    /** A matrix from a place that is a multiple of 4, with outputs filled up to quads and inputs to slices; which place. */
-    int addMatrix(int inputs, int outputs, int slices, const Matrix& value) {
+    /** A matrix from a place that is a multiple of 4, with outputs filled up to so many quads and inputs to slices; which place. */
+    int addMatrix(int inputs, int outputs, int quads, int slices, const Matrix& value) {
         plan.weights.resize((plan.weights.size()+3)/4*4);
         const int place = static_cast<int>(plan.weights.size());
         for (int first = 0; first < inputs; first += slices)
-            for (int quad = 0; quad < numQuads(outputs); quad++)
+            for (int quad = 0; quad < quads; quad++)
                 for (int input = first; input < first+slices; input++)
                     for (int output = 4*quad; output < 4*quad+4; output++)
                         plan.weights.push_back(input < inputs && output < outputs ? value(input, output) : 0);
@@ -577,7 +578,7 @@ private:
         int shortest = items.front().product.inputs;
         for (auto& [product, matrix] : items) {
             product.firstQuad = step.numQuads;
-            product.numQuads = numQuads(product.outputs);
+            product.numQuads = (numQuads(product.outputs)+shape.cluster-1)/shape.cluster;
             step.numQuads += product.numQuads;
             shortest = std::min(shortest, product.inputs);
         }
@@ -587,10 +588,11 @@ private:
         step.log2Slices = log2Slices(step.numQuads, shortest);
         const int slices = 1<<step.log2Slices;
         for (auto& [product, matrix] : items) {
-            product.matrixWeight = addMatrix(product.inputs, product.outputs, slices, matrix);
+            product.matrixWeight = addMatrix(product.inputs, product.outputs, product.numQuads*shape.cluster, slices, matrix);
             products.push_back(product);
         }
         const int index = static_cast<int>(steps.size());
+        step.followsProduct = (!operations.empty() && operations.back().code == FLOW_PRODUCT);
         operations.push_back({FLOW_PRODUCT, index});
         if (slices > 1 && !shape.sumsInWarps) {
             operations.push_back({FLOW_SUM_SLICES, index});
@@ -605,7 +607,8 @@ private:
      * slice that finishes it.
      */
     int log2Slices(int numQuads, int shortest) const {
-        const int smallestSum = (shape.sumsInWarps ? 4 : 8), mostSlices = 16, numItems = numQuads*shape.tile/flowKernelLanes(shape.tile);
+        const int smallestSum = (shape.sumsInWarps ? 4 : 8), mostSlices = (shape.cluster > 1 ? flowKernelWarp : 16);
+        const int numItems = numQuads*shape.tile/flowKernelLanes(shape.tile);
         int most = 1;
         if (shape.tile == 1 || 4*numItems <= shape.groupSize)
             most = std::min({shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum, mostSlices});

@@ -17,6 +17,7 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
     std::map<std::string, std::string> definitions = {
         {"TILE", std::to_string(variant.tile)},
         {"LANES", std::to_string(flowKernelLanes(variant.tile))},
+        {"CLUSTER", std::to_string(variant.cluster)},
         {"SUM_SLICES", std::to_string(flowKernelSumSlices)},
         {"PI", literal(3.14159265358979323846)}};
     const FlowKernelParts& parts = variant.parts;

@@ -24,7 +24,8 @@ struct FlowKernelVariant {
     int numMixedRows = 0, numRealRows = 0;    // of arenas in local memory; 0 for arenas in global memory
     bool keptIsGlobal = false;    // of arenas in local memory: what is kept for the way back is elsewhere
     int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
-    bool sumsInWarps = false;     // see DevicePlan::Shape
+    bool sumsInWarps = false;     // see DevicePlan::Shape, as for
+    int cluster = 1;
 };
 
 /** Work-items that sum up a column for a molecule, before one of them adds up their sums. */

@@ -14,6 +14,7 @@ LocalMemory::LocalMemory(const FlowForce& force, DevicePlan::Shape shape, int av
     variant.tile = shape.tile;
     variant.parts = plan.parts;
     variant.sumsInWarps = shape.sumsInWarps;
+    variant.cluster = shape.cluster;
     // Numbers are rounded up, so that compilers find what they have compiled before. What is kept apart adds two operations to a coupling.
     const int mostNumbers = static_cast<int>(plan.table.size()+plan.numCouplings*2*sizeof(FlowOperation)/sizeof(int));
     tableNumbers = roundUp(mostNumbers, 256);

@@ -38,6 +38,19 @@ inline auto compiledVariants(const std::vector<std::string>& architectures) {
     return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
 }
 
+/** Those for devices with clusters of groups. */
+inline auto clusterVariants(const std::vector<std::string>& architectures) {
+    FlowKernelParts usual;
+    usual.mixtures = true;
+    usual.activation = 0;
+    std::vector<NamedVariant> variants;
+    for (int cluster : {2, 8})
+        for (bool keptIsGlobal : {false, true})
+            variants.push_back({"ClusterOf"+std::to_string(cluster)+(keptIsGlobal ? "ThatKeepsApart" : ""),
+                    {1, usual, 448, 3584, keptIsGlobal, 2048, 512, true, cluster}});
+    return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
+}
+
 inline std::string compiledVariantName(const testing::TestParamInfo<CompiledVariant>& info) {
     const auto& [precision, variant, architecture] = info.param;
     return precision+variant.name+"_"+architecture;

@@ -24,6 +24,7 @@
 #define ATOMIC_ADD(target, value) (*(target) += (value))
 #define TILE 1
 #define LANES 1
+#define CLUSTER 1
 #define HAS_BLOCK 1
 #define HAS_MIXTURES 1
 #define HAS_MIXTURE_ROOTS 1

@@ -21,6 +21,8 @@ class CudaKernels : public testing::TestWithParam<CompiledVariant> {
 
 INSTANTIATE_TEST_SUITE_P(All, CudaKernels, compiledVariants({"75", "80", "90", "100"}), compiledVariantName);
 
+INSTANTIATE_TEST_SUITE_P(Clusters, CudaKernels, clusterVariants({"90", "100"}), compiledVariantName);
+
 /** The longest run of loads of four numbers from read-only global memory with nothing computed from them in between. */
 static int numWeightVectors(const std::string& ptx) {
     int longest = 0, run = 0;

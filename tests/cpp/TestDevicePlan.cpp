@@ -56,8 +56,9 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
             for (const std::vector<DenseLayer>& network : coupling->conditioner.networks)
                 for (const DenseLayer& dense : network)
                     numWeights += static_cast<long long>(dense.weight.values.size());
-    for (int tile : {1, 32}) {
-        const DevicePlan plan(force, {tile, 512, tile == 1, tile == 1});
+    const DevicePlan::Shape shapes[] = {{1, 512, true, true}, {1, 512, true, true, 8}, {32, 512}};
+    for (const DevicePlan::Shape& shape : shapes) {
+        const DevicePlan plan(force, shape);
         const auto* program = reinterpret_cast<const FlowOperation*>(&plan.table[plan.layout.programTable]);
         const auto* steps = reinterpret_cast<const FlowStep*>(&plan.table[plan.layout.stepsTable]);
         const auto* products = reinterpret_cast<const FlowProduct*>(&plan.table[plan.layout.productsTable]);
@@ -66,11 +67,15 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
             if (program[i].code == FLOW_PRODUCT) {
                 const FlowStep& step = steps[program[i].index];
                 int numQuads = 0;
-                for (const FlowProduct* product = products+step.firstProduct; numQuads < step.numQuads; numQuads += product->numQuads, product++)
-                    numRead += 4ll*product->inputs*product->numQuads;
+                for (const FlowProduct* product = products+step.firstProduct; numQuads < step.numQuads; numQuads += product->numQuads, product++) {
+                    // What is filled up for clusters is not read.
+                    const int ofAllGroups = (product->outputs+3)/4;
+                    EXPECT_EQ(product->numQuads, (ofAllGroups+shape.cluster-1)/shape.cluster);
+                    numRead += 4ll*product->inputs*ofAllGroups;
+                }
             }
-        std::cout << "tile of " << tile << ": " << plan.layout.numOperations << " operations, " << numRead << " weights read of "
-                << numWeights << " in matrices" << std::endl;
+        std::cout << "tile of " << shape.tile << ", cluster of " << shape.cluster << ": " << plan.layout.numOperations << " operations, "
+                << numRead << " weights read of " << numWeights << " in matrices" << std::endl;
         EXPECT_GE(numRead, 2*numWeights);
         EXPECT_LE(numRead, 2.05*numWeights);
     }
@@ -79,13 +84,14 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
 /** One molecule of the shipped model works in the local memory of CUDA in single and mixed precision. */
 TEST(LocalMemoryOfCuda, HoldsTheShippedModel) {
     const FlowForce force(std::string("python/openmmflow/data/alanine_dipeptide.safetensors"));
-    for (int mixedSize : {4, 8}) {
-        const LocalMemory local(force, {1, 512}, cudaBytes, 4, mixedSize);
-        EXPECT_GT(local.variant.numTableNumbers, 0);
-        EXPECT_GT(local.variant.numRealRows, 0);
-        std::cout << "single molecule, mixed of " << mixedSize << " bytes: " << local.bytes << " bytes"
-                << (local.variant.keptIsGlobal ? ", with what is kept elsewhere" : "") << std::endl;
-    }
+    for (int mixedSize : {4, 8})
+        for (int cluster : {1, 8}) {
+            const LocalMemory local(force, {1, 512, false, true, cluster}, cudaBytes, 4, mixedSize);
+            EXPECT_GT(local.variant.numTableNumbers, 0);
+            EXPECT_GT(local.variant.numRealRows, 0);
+            std::cout << "single molecule, cluster of " << cluster << ", mixed of " << mixedSize << " bytes: " << local.bytes << " bytes"
+                    << (local.variant.keptIsGlobal ? ", with what is kept elsewhere" : "") << std::endl;
+        }
 }
 
 } // namespace OpenMMFlow

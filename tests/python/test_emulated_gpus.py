@@ -116,12 +116,26 @@ def test_shapes_that_large_gpus_choose(platform, tmp_path, per_multiprocessor):
     assert error <= LIMITS["mixed"]
 
 
+@pytest.mark.parametrize("count, cluster", [(1, 8), (2, 8), (20, 4), (40, 2), (60, 1)])
+@pytest.mark.parametrize("platform", ["CUDA"], indirect=True)
+def test_clusters_share_a_molecule(platform, tmp_path, count, cluster):
+    """On an H200, as many groups for each molecule as there are multiprocessors to spare."""
+    file = tmp_path / "launches"
+    forces = evaluate(platform, tmp_path, FlowModel.load(shipped.MODEL), count, "mixed", EMULATOR_LAUNCHES=str(file),
+                      EMULATOR_MULTIPROCESSORS=str(PLATFORMS[platform]))
+    groups = {int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("computeFlowForce ")}
+    error = relative_error(forces)
+    print(f"\n{count} molecules in clusters of {cluster}: force error {error:.1e} of the RMS force")
+    assert groups == {count * cluster}
+    assert error <= LIMITS["mixed"]
+
+
 def test_launches_of_a_step(platform, tmp_path):
     launches = []
     for steps in (0, 10):
         file = tmp_path / f"{steps}"
         evaluate(platform, tmp_path, FlowModel.load(shipped.MODEL), 1, "mixed", steps, EMULATOR_LAUNCHES=str(file))
-        launches.append(collections.Counter(file.read_text().split()))
+        launches.append(collections.Counter(line.split()[0] for line in file.read_text().splitlines()))
     # Those of the set-up are in both.
     counts = {name: count / 10 for name, count in (launches[1] - launches[0]).items()}
     print(f"\n{sum(counts.values()):.1f} launches a step: " + ", ".join(f"{name} {count:g}" for name, count in counts.items()))

@@ -35,32 +35,38 @@ static DEVICE inline ARENA Lanes* lanesAt(RealArena arena, int row, int chunk) {
     return (ARENA Lanes*) arena+row*CHUNKS+chunk;
 }
 
-static DEVICE inline KEPT Lanes* slopesAt(KeptArena kept, Product product, int output, int chunk) {
-    return (KEPT Lanes*) kept+(product->slopeRow+output)*CHUNKS+chunk;
+static DEVICE inline KEPT Lanes* slopesAt(KeptArena kept, FlowProduct product, int output, int chunk) {
+    return (KEPT Lanes*) kept+(product.slopeRow+output)*CHUNKS+chunk;
 }
 
 // What is added to the sum of an output.
-static DEVICE inline real biasOf(Product product, int output, Weights weights) {
-    return product->biasWeight >= 0 && output < product->outputs ? weights[product->biasWeight+output] : (real) 0;
+static DEVICE inline real biasOf(FlowProduct product, int output, Weights weights) {
+    return product.biasWeight >= 0 && output < product.outputs ? weights[product.biasWeight+output] : (real) 0;
 }
 
-// What an output is after its sum is complete.
-static DEVICE inline void finishOutput(Product product, int output, int chunk, Lanes sum, int activation, RealArena arena, KeptArena kept) {
-    if (product->activated) {
+// What an output is after its sum is complete. `keeps` is whether this work-item writes what is kept of it.
+static DEVICE inline Lanes finishedOutput(FlowProduct product, int output, int chunk, Lanes sum, int activation, KeptArena kept, bool keeps) {
+    if (product.activated) {
         Lanes slopes;
         sum = activateLanes(activation, sum, &slopes);
-        *slopesAt(kept, product, output, chunk) = slopes;
+        if (keeps)
+            *slopesAt(kept, product, output, chunk) = slopes;
     }
-    else if (product->slopeRow >= 0)
+    else if (product.slopeRow >= 0)
         sum *= *slopesAt(kept, product, output, chunk);
-    *lanesAt(arena, product->targetRow+output, chunk) = sum;
+    return sum;
 }
 
-static DEVICE inline Product productOf(Step step, Product products, int quad) {
+static DEVICE inline void finishOutput(FlowProduct product, int output, int chunk, Lanes sum, int activation, RealArena arena, KeptArena kept) {
+    *lanesAt(arena, product.targetRow+output, chunk) = finishedOutput(product, output, chunk, sum, activation, kept, true);
+}
+
+// All of it is read at once, where it does not wait for what is written in between.
+static DEVICE inline FlowProduct productOf(Step step, Product products, int quad) {
     Product product = products+step->firstProduct;
     while (quad >= product->firstQuad+product->numQuads)
         product++;
-    return product;
+    return *product;
 }
 
 // Row of a partial sum.
@@ -108,10 +114,24 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
         if (j*sourceStride <= lastSource)
             w[j] = matrix[j*matrixStride];
     }
+#if LANES == 1
+    // Without a branch for each.
+    Lanes sources[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; j++) {
+        sources[j] = 0;
+        if (j*sourceStride <= lastSource)
+            sources[j] = source[j*sourceStride];
+    }
+#pragma unroll
+    for (int j = 0; j < BATCH; j++)
+        addProduct(sums, w[j], sources[j]);
+#else
 #pragma unroll
     for (int j = 0; j < BATCH; j++)
         if (j*sourceStride <= lastSource)
             addProduct(sums, w[j], source[j*sourceStride]);
+#endif
 }
 
 #ifdef SUMS_IN_WARPS
@@ -126,6 +146,19 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
 #endif
 #endif
 
+#if CLUSTER > 1
+#if !defined(SUMS_IN_WARPS) || !defined(ARENAS_ARE_LOCAL)
+#error "groups of a cluster write into each other's local memory what warps have added up"
+#endif
+#define ARRIVE_AT_CLUSTER __cluster_barrier_arrive();
+#define WAIT_FOR_CLUSTER __cluster_barrier_wait();
+#define ARENA_OF(arena, rank) ((RealArena) __cluster_map_shared_rank(arena, rank))
+#else
+#define ARRIVE_AT_CLUSTER
+#define WAIT_FOR_CLUSTER
+#define ARENA_OF(arena, rank) (arena)
+#endif
+
 static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
     const int log2Slices = step->log2Slices, slices = 1<<log2Slices, numQuads = step->numQuads, numItems = (numQuads<<log2Slices)*CHUNKS;
 #ifdef SUMS_IN_WARPS
@@ -133,6 +166,12 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
 #else
     const int endItem = numItems;
 #endif
+    // Groups of a cluster write outputs only where all of them are done with what was there. Of products in a row they are: none has the rows
+    // of the one before as its target, and all have waited at its end.
+    bool mustWait = (CLUSTER > 1 && !step->followsProduct);
+    if (mustWait) {
+        ARRIVE_AT_CLUSTER
+    }
     for (int item = LOCAL_ID; item < endItem; item += LOCAL_SIZE) {
         // Slices run fastest, then quads.
         const int slice = item&(slices-1);
@@ -141,13 +180,16 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
 #else
         const int quad = (item>>log2Slices)%numQuads, chunk = (item>>log2Slices)/numQuads;
 #endif
-        Product product = productOf(step, products, quad);
-        const int column = quad-product->firstQuad, lastInput = product->inputs-1, matrixStride = product->numQuads<<log2Slices;
-        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product->matrixWeight)+(column<<log2Slices)+slice;
-        ARENA const Lanes* sources = lanesAt(arena, product->sourceRow, chunk);
+        const FlowProduct product = productOf(step, products, quad);
+        const int column = (quad-product.firstQuad)*CLUSTER+RANK, matrixStride = product.numQuads*CLUSTER<<log2Slices;
+        // Those that quads are filled up with for clusters have no inputs.
+        const int lastInput = (CLUSTER == 1 || 4*column < product.outputs ? product.inputs-1 : -1);
+        GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product.matrixWeight)+(column<<log2Slices)+slice;
+        ARENA const Lanes* sources = lanesAt(arena, product.sourceRow, chunk);
         // Asked for before the weights, used after them.
 #ifdef SUMS_IN_WARPS
-        const real bias = (slice < 4 ? biasOf(product, 4*column+slice, weights) : (real) 0);
+        const int o = slice&3;
+        const real bias = biasOf(product, 4*column+o, weights);
 #else
         real biases[4];
 #pragma unroll
@@ -173,29 +215,42 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
             for (int o = 0; o < 4; o++)
                 sums[o] += others[o];
         }
-        const real sum = bias+(slice == 0 ? sums[0] : slice == 1 ? sums[1] : slice == 2 ? sums[2] : sums[3]);
-        if (item < numItems && slice < 4 && 4*column+slice < product->outputs)
-            finishOutput(product, 4*column+slice, chunk, sum, step->activation, arena, kept);
+        if (mustWait) {
+            WAIT_FOR_CLUSTER
+            mustWait = false;
+        }
+        // All slices have all sums of their quad; they share out the groups that an output goes to.
+        const real sum = bias+(o == 0 ? sums[0] : o == 1 ? sums[1] : o == 2 ? sums[2] : sums[3]);
+        if (item < numItems && slice < 4*CLUSTER && 4*column+o < product.outputs) {
+            const real output = finishedOutput(product, 4*column+o, chunk, sum, step->activation, kept, slice < 4);
+            for (int rank = slice>>2; rank < CLUSTER; rank += slices>>2)
+                *lanesAt(ARENA_OF(arena, rank), product.targetRow+4*column+o, chunk) = output;
+        }
 #else
 #pragma unroll
         for (int o = 0; o < 4; o++) {
             sums[o] += TO_LANES(biases[o]);
             if (slices > 1)
                 *lanesAt(arena, partialRow+partialSum(step, slice, quad, o), chunk) = sums[o];
-            else if (4*column+o < product->outputs)
+            else if (4*column+o < product.outputs)
                 finishOutput(product, 4*column+o, chunk, sums[o], step->activation, arena, kept);
         }
 #endif
     }
+    if (mustWait) {
+        WAIT_FOR_CLUSTER
+    }
+    ARRIVE_AT_CLUSTER
+    WAIT_FOR_CLUSTER
 }
 
 static DEVICE void sumSlices(Step step, Product products, int partialRow, RealArena arena, KeptArena kept) {
     const int slices = 1<<step->log2Slices;
     for (int item = LOCAL_ID; item < 4*step->numQuads*CHUNKS; item += LOCAL_SIZE) {
         const int chunk = item%CHUNKS, o = item/CHUNKS&3, quad = item/(4*CHUNKS);
-        Product product = productOf(step, products, quad);
-        const int output = 4*(quad-product->firstQuad)+o;
-        if (output >= product->outputs)
+        const FlowProduct product = productOf(step, products, quad);
+        const int output = 4*(quad-product.firstQuad)+o;
+        if (output >= product.outputs)
             continue;
         Lanes sum = TO_LANES((real) 0);
         for (int slice = 0; slice < slices; slice++)

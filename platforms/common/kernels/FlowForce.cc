@@ -75,8 +75,14 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
         *derivative += thermalEnergy*flowSum;
 }
 
+#if CLUSTER > 1
+#define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define CLUSTERED
+#endif
+
 /**
- * Energies and forces of all molecules: work-groups take tiles of TILE molecules and run the program for each.
+ * Energies and forces of all molecules: work-groups, or clusters of them, take tiles of TILE molecules and run the program for each.
  *
  * @param globalTable (NUM_TABLE_NUMBERS) a FlowLayout, and after it the lists that it tells the places of. Of the operations of the program the
  *                    first layout->numForwardOperations do for the energy
@@ -87,7 +93,7 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
  * @param energyBuffer  the energy, kJ/mol, is added to one number for each group,
  * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
  */
-KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
+KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
         GLOBAL const real* RESTRICT weights, GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules,
         GLOBAL mixed* mixedArenas, GLOBAL real* realArenas, GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq,
         GLOBAL mm_ulong* RESTRICT forceBuffers, GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives,
@@ -133,7 +139,8 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
     GLOBAL const real4* posqCorrection = posq;
 #endif
     const int numOperations = (includeForces ? layout->numOperations : layout->numForwardOperations);
-    for (int first = firstMolecule+GROUP_ID*TILE; first < numMolecules; first += NUM_GROUPS*TILE) {
+    for (int first = firstMolecule+GROUP_ID/CLUSTER*TILE; first < numMolecules; first += NUM_GROUPS/CLUSTER*TILE) {
+        const int endCounted = (IS_FIRST_OF_CLUSTER ? numMolecules : 0);
         for (int operation = 0; operation < numOperations; operation++) {
             const int index = program[operation].index;
             Stage stage = stages+index;
@@ -190,7 +197,7 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
                     parameters(stage, constants, realArena);
                     break;
                 case FLOW_SOLVE:
-                    solve(layout, stage, indices, mixedArena, realArena, first, numMolecules, counters);
+                    solve(layout, stage, indices, mixedArena, realArena, first, endCounted, counters);
                     break;
 #endif
 #ifdef HAS_MIXTURES
@@ -208,7 +215,7 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
 #endif
 #ifdef HAS_TRANSFORMERS
                 case FLOW_TRANSFORM:
-                    transform(layout, stage, indices, constants, mixedArena, realArena, first, numMolecules, counters);
+                    transform(layout, stage, indices, constants, mixedArena, realArena, first, endCounted, counters);
                     break;
                 case FLOW_TRANSFORM_BACKWARD:
                     transformBackward(layout, stage, indices, constants, mixedArena, realArena);
@@ -221,10 +228,10 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
                     sumLogProb(layout, mixedArena);
                     break;
                 case FLOW_FINISH_LOG_PROB:
-                    finishLogProb(layout, constants, mixedArena, lambda, first, numMolecules, counters);
+                    finishLogProb(layout, constants, mixedArena, lambda, first, endCounted, counters);
                     break;
                 case FLOW_ENERGY:
-                    if (LOCAL_ID == 0)
+                    if (IS_FIRST_OF_CLUSTER && LOCAL_ID == 0)
                         addEnergies(layout, constants, mixedArena, min(TILE, numMolecules-first), energyBuffer+GROUP_ID,
                                 derivative < 0 ? (GLOBAL mixed*) 0 : derivatives+GROUP_ID*numDerivatives+derivative);
                     break;
@@ -250,11 +257,11 @@ KERNEL void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL con
                     blockTurn(layout, mixedArena);
                     break;
                 case FLOW_BLOCK_FORCES:
-                    addBlockForces(layout, indices, constants, mixedArena, atoms, first, numMolecules, paddedNumAtoms, forceBuffers);
+                    addBlockForces(layout, indices, constants, mixedArena, atoms, first, endCounted, paddedNumAtoms, forceBuffers);
                     break;
 #endif
                 case FLOW_FORCES:
-                    addForces(layout, indices, constants, mixedArena, lambda, atoms, first, numMolecules, paddedNumAtoms,
+                    addForces(layout, indices, constants, mixedArena, lambda, atoms, first, endCounted, paddedNumAtoms,
                             forceBuffers);
                     break;
             }

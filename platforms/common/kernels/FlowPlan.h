@@ -4,7 +4,10 @@
 // The host writes a program: a list of operations with a barrier after each. Work-items of a group share the work of an operation. With
 // this single barrier in a single loop the kernel stays small for every compiler, whatever the model.
 //
-// A work-group evaluates a tile of TILE molecules. Intermediate results are rows of TILE numbers, one for each molecule, in two arenas:
+// A work-group evaluates a tile of TILE molecules. A cluster of CLUSTER groups evaluates one molecule: they share out the products, whose
+// outputs go to all of them, and each does everything else for itself.
+//
+// Intermediate results are rows of TILE numbers, one for each molecule, in two arenas:
 // `real` for couplings, `mixed` for everything else. Fields that end in Row are rows of an arena; those that end in Index, Constant
 // or Weight are places in the arrays of indices, constants (mixed) and weights (real). Everything else of this file is integers, which lie one
 // after the other in one table.
@@ -157,16 +160,17 @@ typedef struct {
 // work-item: of inputs 0, n, 2n..., of inputs 1, n+1, 2n+1... and so on, for n slices.
 typedef struct {
     int firstProduct;
-    int numQuads;               // of four outputs, of all products
+    int numQuads;               // of four outputs, of all products, for each group of a cluster
     int log2Slices;
     int activation;
+    int followsProduct;         // whether the operation before is one, too
 } FlowStep;
 
 typedef struct {
-    int firstQuad;              // number of quads of the step before this product
-    int numQuads;               // the last one may be filled up
+    int firstQuad;              // number of quads of the step before this product, for each group
+    int numQuads;               // for each group: of quads 0, CLUSTER, 2 CLUSTER..., of 1, CLUSTER+1, 2 CLUSTER+1... and so on, filled up
     int inputs, outputs;
-    int matrixWeight;           // (inputs of a slice, numQuads, slices, 4), filled up to whole slices; a multiple of 4
+    int matrixWeight;           // (inputs of a slice, numQuads CLUSTER, slices, 4), filled up to whole slices; a multiple of 4
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,

@@ -35,6 +35,10 @@ typedef real4 Lanes;
 #endif
 #define CHUNKS (TILE/LANES)
 
+// Which group of its cluster this is, and whether it does what is done once for a cluster.
+#define RANK (GROUP_ID%CLUSTER)
+#define IS_FIRST_OF_CLUSTER (RANK == 0)
+
 typedef TABLE const FlowLayout* Layout;
 typedef TABLE const FlowStage* Stage;
 typedef TABLE const FlowStep* Step;

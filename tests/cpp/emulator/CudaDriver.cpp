@@ -25,7 +25,7 @@ struct CUmod_st {
 };
 struct CUfunc_st {
     CUmodule module;
-    emulator::Module::Kernel kernel;
+    emulator::Kernel kernel;
     std::string name;
 };
 struct CUstream_st {
@@ -313,8 +313,8 @@ CUresult cuModuleLoad(CUmodule* module, const char* name) {
 }
 
 CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
-    const emulator::Module::Kernel kernel = module->module.kernel(name);
-    if (kernel == nullptr)
+    const emulator::Kernel kernel = module->module.kernel(name);
+    if (kernel.call == nullptr)
         return CUDA_ERROR_NOT_FOUND;
     *function = new CUfunc_st{module, kernel, name};
     return CUDA_SUCCESS;
@@ -333,7 +333,10 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gridX, unsigned int gr
         return failure(CUDA_ERROR_INVALID_HANDLE, "kernel "+function->name+" is not of the context that is current");
     if (gridX == 0 || blockX == 0 || blockX > mostThreads || gridY*gridZ*blockY*blockZ != 1 || dynamicBytes > localBytes)
         return failure(CUDA_ERROR_INVALID_VALUE, "kernel "+function->name+" cannot be launched in this shape");
-    emulator::logLaunch(function->name);
+    if (gridX%function->kernel.cluster != 0)
+        return failure(CUDA_ERROR_INVALID_CLUSTER_SIZE, "kernel "+function->name+" has clusters of "+std::to_string(function->kernel.cluster)+
+                " blocks, of which "+std::to_string(gridX)+" are no whole number");
+    emulator::logLaunch(function->name, gridX);
     try {
         emulator::launch(function->module->module, function->kernel, {gridX, blockX, dynamicBytes, 32, false}, arguments);
         return CUDA_SUCCESS;

@@ -11,9 +11,9 @@ int numMultiprocessors() {
     return number == nullptr ? 4 : std::atoi(number);
 }
 
-void logLaunch(const std::string& kernel) {
+void logLaunch(const std::string& kernel, unsigned int gridSize) {
     if (const char* file = std::getenv("EMULATOR_LAUNCHES"))
-        std::ofstream(file, std::ios::app) << kernel << std::endl;
+        std::ofstream(file, std::ios::app) << kernel << ' ' << gridSize << std::endl;
 }
 
 } // namespace emulator

@@ -66,7 +66,7 @@ struct Module {
 
 struct Function {
     const Module* module;
-    emulator::Module::Kernel kernel;
+    emulator::Kernel kernel;
     std::string name;
 };
 
@@ -297,8 +297,8 @@ int hipModuleGetGlobal(void**, std::size_t*, void*, const char*) {
 
 int hipModuleGetFunction(void** function, void* module, const char* name) {
     const auto* of = static_cast<const Module*>(module);
-    const emulator::Module::Kernel kernel = of->module.kernel(name);
-    if (kernel == nullptr)
+    const emulator::Kernel kernel = of->module.kernel(name);
+    if (kernel.call == nullptr)
         return lastError = NotFound;
     *function = new Function{of, kernel, name};
     return Success;
@@ -322,7 +322,7 @@ int hipModuleLaunchKernel(void* handle, unsigned int gridX, unsigned int gridY, 
         return failure(InvalidHandle, "kernel "+function->name+" is not of the device that is current");
     if (gridX == 0 || blockX == 0 || blockX > mostThreads || gridY*gridZ*blockY*blockZ != 1 || dynamicBytes > localBytes)
         return failure(InvalidValue, "kernel "+function->name+" cannot be launched in this shape");
-    emulator::logLaunch(function->name);
+    emulator::logLaunch(function->name, gridX);
     try {
         emulator::launch(function->module->module, function->kernel, {gridX, blockX, dynamicBytes, warpSize, true}, arguments);
         return Success;

@@ -7,8 +7,8 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <map>
 #include <regex>
-#include <set>
 #include <sstream>
 #include <stdexcept>
 
@@ -55,10 +55,10 @@ void run(const std::string& command, const fs::path& log) {
  * that takes its arguments as drivers do. Of PTX there are the instructions that KernelLanguage.h has.
  */
 std::string librarySource(std::string text) {
-    std::set<std::string> kernels;
-    const std::regex definition("__global__\\s+void\\s+(\\w+)");
+    std::map<std::string, std::string> kernels;    // how many blocks a cluster has
+    const std::regex definition("__global__\\s+(?:__cluster_dims__\\((\\d+)[^)]*\\)\\s+)?void\\s+(\\w+)");
     for (std::sregex_iterator match(text.begin(), text.end(), definition), end; match != end; ++match)
-        kernels.insert((*match)[1]);
+        kernels[(*match)[2]] = ((*match)[1].matched ? (*match)[1].str() : "1");
     text = std::regex_replace(text, std::regex("extern\\s+__shared__\\s+([\\w ]+?)\\s+(\\w+)\\s*\\[\\s*\\]"),
             "$1* $2 = static_cast<$1*>(emulator::workItem->dynamicMemory)");
     // asm("..." : "=r"(output), ... : "d"(input)) becomes a call with these operands.
@@ -66,6 +66,7 @@ std::string librarySource(std::string text) {
     text = std::regex_replace(text, std::regex("\"=?[a-z]\"\\("), "(");
     std::ostringstream source;
     source << "#define __global__\n"
+            "#define __cluster_dims__(...)\n"
             "#define __shared__ static __attribute__((section(\"localMemory\")))\n"
             << text << "\n"
             "__shared__ __attribute__((used)) int notEmpty;\n"
@@ -75,8 +76,9 @@ std::string librarySource(std::string text) {
             "    *begin = __start_localMemory;\n"
             "    *end = __stop_localMemory;\n"
             "}\n";
-    for (const std::string& kernel : kernels)
-        source << "extern \"C\" void emulatorCall_" << kernel << "(void** arguments) { emulator::call(" << kernel << ", arguments); }\n";
+    for (const auto& [kernel, cluster] : kernels)
+        source << "extern \"C\" void emulatorCall_" << kernel << "(void** arguments) { emulator::call(" << kernel << ", arguments); }\n"
+                "extern \"C\" unsigned int emulatorCluster_" << kernel << " = " << cluster << ";\n";
     return source.str();
 }
 

@@ -378,6 +378,18 @@ inline unsigned long long __ballot(int predicate) {
 
 #else
 
+inline void __cluster_barrier_arrive() {
+    emulator::workItem->arriveAtCluster();
+}
+
+inline void __cluster_barrier_wait() {
+    emulator::workItem->waitForCluster();
+}
+
+inline void* __cluster_map_shared_rank(const void* pointer, unsigned int rank) {
+    return emulator::workItem->localMemoryOf(pointer, rank);
+}
+
 inline void __syncwarp(unsigned int = 0xffffffff) {
     emulator::workItem->waitForWarp();
 }

@@ -67,8 +67,9 @@ protected:
         EXPECT_EQ(cuMemAlloc(&array, host.size()*sizeof(T)), CUDA_SUCCESS);
         CUfunction function = kernel(source);
         EXPECT_NE(function, nullptr) << log;
-        if (function != nullptr)
+        if (function != nullptr) {
             EXPECT_EQ(launch(function, gridSize, blockSize, {&array}, dynamicBytes), CUDA_SUCCESS);
+        }
         EXPECT_EQ(cuMemcpyDtoH(host.data(), array, host.size()*sizeof(T)), CUDA_SUCCESS);
         EXPECT_EQ(cuMemFree(array), CUDA_SUCCESS);
         return host;
@@ -147,6 +148,58 @@ TEST_F(EmulatorTest, LocalMemoryIsShared) {
             "}\n", 1, 32, 32*16);
     for (int i = 0; i < 32; i++)
         EXPECT_EQ(found[i], 5*((i+1)%32));
+}
+
+/** Blocks of a cluster of three write into each other's local memory, many times. */
+std::string rotationOfBlocks(const std::string& waitBefore, const std::string& waitAfter) {
+    return "extern \"C\" __global__ __cluster_dims__(3, 1, 1) void test(int* result) {\n"
+            "    __shared__ int values[64];\n"
+            "    const int rank = blockIdx.x%3;\n"
+            "    values[threadIdx.x] = 100*rank+threadIdx.x;\n"
+            "    for (int i = 0; i < 10; i++) {\n"
+            "        __syncthreads();\n"
+            "        const int value = values[(threadIdx.x+1)%blockDim.x];\n"
+            "        "+waitBefore+"\n"
+            "        ((int*) __cluster_map_shared_rank(values, (rank+1)%3))[threadIdx.x] = value;\n"
+            "        "+waitAfter+"\n"
+            "    }\n"
+            "    result[blockIdx.x*blockDim.x+threadIdx.x] = values[threadIdx.x];\n"
+            "}\n";
+}
+
+const char* const clusterBarrier = "__cluster_barrier_arrive(); __cluster_barrier_wait();";
+
+TEST_F(EmulatorTest, BlocksOfAClusterWriteIntoEachOthersMemory) {
+    const std::vector<int> found = results<int>(rotationOfBlocks(clusterBarrier, clusterBarrier), 6, 64);
+    for (int i = 0; i < 6*64; i++)
+        EXPECT_EQ(found[i], 100*((i/64+2)%3)+(i+10)%64);
+}
+
+TEST_F(EmulatorTest, AMissingBarrierOfAClusterIsSeen) {
+    // Of one of the two barriers; blocks that end or have not begun are told apart by the others.
+    int numWrong = 0;
+    const std::vector<int> found = results<int>(rotationOfBlocks("if (i == 0) { "+std::string(clusterBarrier)+" }", clusterBarrier), 3, 64);
+    for (int i = 0; i < 3*64; i++)
+        numWrong += (found[i] != 100*((i/64+2)%3)+(i+10)%64);
+    EXPECT_GT(numWrong, 64);
+}
+
+TEST_F(EmulatorTest, MisusedClustersAreErrors) {
+    CUdeviceptr array;
+    ASSERT_EQ(cuMemAlloc(&array, 6*64*sizeof(int)), CUDA_SUCCESS);
+    const auto result = [&](const std::string& waitBefore, const std::string& waitAfter, unsigned int gridSize) {
+        CUfunction function = kernel(rotationOfBlocks(waitBefore, waitAfter));
+        EXPECT_NE(function, nullptr) << log;
+        return launch(function, gridSize, 64, {&array});
+    };
+    EXPECT_EQ(result(clusterBarrier, clusterBarrier, 6), CUDA_SUCCESS);
+    EXPECT_EQ(result(clusterBarrier, clusterBarrier, 4), CUDA_ERROR_INVALID_CLUSTER_SIZE);
+    EXPECT_EQ(result("", "", 3), CUDA_ERROR_LAUNCH_FAILED) << "blocks that have not begun or have ended";
+    EXPECT_EQ(result(clusterBarrier, "__cluster_barrier_wait();", 3), CUDA_ERROR_LAUNCH_FAILED) << "a wait without an arrival";
+    EXPECT_EQ(result(clusterBarrier, "__cluster_barrier_arrive();", 3), CUDA_ERROR_LAUNCH_FAILED) << "two arrivals without a wait";
+    EXPECT_EQ(result(clusterBarrier, "if (rank > 0) { "+std::string(clusterBarrier)+" }", 3), CUDA_ERROR_LAUNCH_FAILED)
+            << "one block does not come to the barrier";
+    EXPECT_EQ(cuMemFree(array), CUDA_SUCCESS);
 }
 
 TEST_F(EmulatorTest, WhatNobodyWroteIsNoNumber) {

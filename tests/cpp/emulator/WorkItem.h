@@ -16,6 +16,9 @@ struct WorkItem {
     void (*waitForBlock)();
     void (*waitForWarp)();
     char* (*warpSlots)();      // 16 bytes for each work-item of the warp
+    void (*arriveAtCluster)();
+    void (*waitForCluster)();
+    void* (*localMemoryOf)(const void* pointer, unsigned int rank);    // the same place in another block of the cluster
 };
 
 } // namespace emulator
