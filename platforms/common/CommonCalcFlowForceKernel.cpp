@@ -258,7 +258,15 @@ double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForc
     if (!hasArguments)
         addArguments();
     setArguments(context, includeForces);
-    kernel->execute(numTiles*shape.cluster*shape.groupSize, shape.groupSize);
+    try {
+        kernel->execute(numTiles*shape.cluster*shape.groupSize, shape.groupSize);
+    }
+    catch (const OpenMM::OpenMMException& error) {
+        if (shape.cluster == 1)
+            throw;
+        throw OpenMM::OpenMMException(std::string(error.what())+"; FlowForce had asked for a cluster of "+std::to_string(shape.cluster)+
+                " groups for each molecule, which a part of a device may not have: set OPENMMFLOW_KERNEL_SHAPE=1,512,48000,1 to do without");
+    }
     if (findsRoots && includeEnergy)
         checkRoots();
     return 0;

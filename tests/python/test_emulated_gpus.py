@@ -130,6 +130,17 @@ def test_clusters_share_a_molecule(platform, tmp_path, count, cluster):
     assert error <= LIMITS["mixed"]
 
 
+@pytest.mark.parametrize("platform", ["CUDA"], indirect=True)
+def test_part_of_a_device_without_large_clusters(platform, tmp_path):
+    """What the message says to do helps."""
+    arguments = (platform, tmp_path, FlowModel.load(SMALL_MODEL), 1, "mixed")
+    variables = {"EMULATOR_MULTIPROCESSORS": str(PLATFORMS[platform]), "EMULATOR_LARGEST_CLUSTER": "4"}
+    with pytest.raises(AssertionError, match="set OPENMMFLOW_KERNEL_SHAPE=1,512,48000,1 to do without") as failure:
+        evaluate(*arguments, **variables)
+    print("\n" + next(line for line in str(failure.value).splitlines() if "OpenMMException:" in line))
+    assert relative_error(evaluate(*arguments, **variables, OPENMMFLOW_KERNEL_SHAPE="1,512,48000,1")) <= LIMITS["mixed"]
+
+
 def test_launches_of_a_step(platform, tmp_path):
     launches = []
     for steps in (0, 10):

@@ -333,9 +333,9 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gridX, unsigned int gr
         return failure(CUDA_ERROR_INVALID_HANDLE, "kernel "+function->name+" is not of the context that is current");
     if (gridX == 0 || blockX == 0 || blockX > mostThreads || gridY*gridZ*blockY*blockZ != 1 || dynamicBytes > localBytes)
         return failure(CUDA_ERROR_INVALID_VALUE, "kernel "+function->name+" cannot be launched in this shape");
-    if (gridX%function->kernel.cluster != 0)
+    if (gridX%function->kernel.cluster != 0 || function->kernel.cluster > emulator::largestCluster())
         return failure(CUDA_ERROR_INVALID_CLUSTER_SIZE, "kernel "+function->name+" has clusters of "+std::to_string(function->kernel.cluster)+
-                " blocks, of which "+std::to_string(gridX)+" are no whole number");
+                " blocks, of which "+std::to_string(gridX)+" are no whole number, or the device has none so large");
     emulator::logLaunch(function->name, gridX);
     try {
         emulator::launch(function->module->module, function->kernel, {gridX, blockX, dynamicBytes, 32, false}, arguments);

@@ -6,9 +6,17 @@
 
 namespace emulator {
 
+static int numberFromEnvironment(const char* name, int otherwise) {
+    const char* number = std::getenv(name);
+    return number == nullptr ? otherwise : std::atoi(number);
+}
+
 int numMultiprocessors() {
-    const char* number = std::getenv("EMULATOR_MULTIPROCESSORS");
-    return number == nullptr ? 4 : std::atoi(number);
+    return numberFromEnvironment("EMULATOR_MULTIPROCESSORS", 4);
+}
+
+unsigned int largestCluster() {
+    return numberFromEnvironment("EMULATOR_LARGEST_CLUSTER", 8);
 }
 
 void logLaunch(const std::string& kernel, unsigned int gridSize) {
