@@ -120,7 +120,7 @@ private:
         std::set<int> types, activations;
         parts.block = (layout().numBlock > 0);
         for (const FlowOperation& operation : program) {
-            parts.mixtures = parts.mixtures || operation.code == FLOW_MIXTURE;
+            parts.mixtures = parts.mixtures || operation.code == FLOW_MIXTURE || operation.code == FLOW_MIXTURE_IN_WARPS;
             parts.mixtureRoots = parts.mixtureRoots || operation.code == FLOW_SOLVE;
             if (operation.code == FLOW_TRANSFORM)
                 types.insert(stages[operation.index].transformerType);
@@ -459,12 +459,18 @@ private:
         }
         addNetworks(layer.conditioner, outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
-        operation(FLOW_SOFTMAX, index);
-        if (stage.inverse)
-            for (int code : {FLOW_PARAMETERS, FLOW_SOLVE})
+        while (1<<stage.log2Components < K)
+            stage.log2Components++;
+        if (shape.sumsInWarps && K <= flowKernelWarp && !stage.inverse)
+            operation(FLOW_MIXTURE_IN_WARPS, index);
+        else {
+            operation(FLOW_SOFTMAX, index);
+            if (stage.inverse)
+                for (int code : {FLOW_PARAMETERS, FLOW_SOLVE})
+                    operation(code, index);
+            for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
                 operation(code, index);
-        for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
-            operation(code, index);
+        }
         if (shape.keepsApart)
             operation(FLOW_KEEP, index);
         stages.push_back(stage);

@@ -19,6 +19,24 @@ protected:
         return all;
     }
 
+    /** Compare a model's energies and forces with those of Reference. */
+    void compareWithReference(const FlowModel& model, const std::vector<std::vector<Vec3>>& conformations) {
+        Simulation simulation(platform, new FlowForce(model), conformations.front());
+        Simulation reference(testPlatform("Reference"), new FlowForce(model), conformations.front());
+        double energyError = 0, forceError = 0;
+        for (const auto& positions : conformations) {
+            simulation.context->setPositions(positions);
+            reference.context->setPositions(positions);
+            energyError = std::max(energyError, (std::abs(simulation.energy()-reference.energy())
+                    -relativeEnergyTolerance*std::abs(reference.energy()))/thermalEnergyOf(model));
+            forceError = std::max(forceError, maximumDifference(simulation.forces(), reference.forces())/rootMeanSquare(reference.forces()));
+        }
+        report("energy error, k_B T", energyError);
+        report("relative force error", forceError);
+        EXPECT_LE(energyError, energyTolerance);
+        EXPECT_LE(forceError, forceTolerance);
+    }
+
     /** Greatest difference of the forces from central differences of fourth order, relative to the root mean square force. */
     double relativeForceError(Simulation& simulation, const std::vector<Vec3>& positions) {
         const double h = 3e-6;    // nm
@@ -43,6 +61,12 @@ protected:
 class FlowForceGradient : public FlowForceForces {
 };
 
+/** Of mixtures, which kernels share out by their number. */
+class FlowForceComponents : public FlowForceForces {
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceComponents, testing::Combine(testPlatforms, testing::Values(0)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceComponents, testing::Combine(gpuPlatforms, testing::Values(0)), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, allTestModels), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceForces, testing::Combine(gpuPlatforms, allTestModels), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceGradient, testing::Combine(testing::Values("Reference"), allTestModels), flowForceTestName);
@@ -74,20 +98,24 @@ TEST_P(FlowForceGradient, IsTheForce) {
 
 TEST_P(FlowForceForces, AreThoseOfReference) {
     const auto start = conformation(model, random);
-    Simulation simulation(platform, new FlowForce(model), start);
-    Simulation reference(testPlatform("Reference"), new FlowForce(model), start);
-    double energyError = 0, forceError = 0;
-    for (const auto& positions : conformations()) {
-        simulation.context->setPositions(positions);
-        reference.context->setPositions(positions);
-        energyError = std::max(energyError, (std::abs(simulation.energy()-reference.energy())
-                -relativeEnergyTolerance*std::abs(reference.energy()))/thermalEnergyOf(model));
-        forceError = std::max(forceError, maximumDifference(simulation.forces(), reference.forces())/rootMeanSquare(reference.forces()));
-    }
-    report("energy error, k_B T", energyError);
-    report("relative force error", forceError);
-    EXPECT_LE(energyError, energyTolerance);
-    EXPECT_LE(forceError, forceTolerance);
+    std::vector<std::vector<Vec3>> all = conformations();
+    all.insert(all.begin(), start);
+    compareWithReference(model, all);
+}
+
+TEST_P(FlowForceComponents, OfAnyNumber) {
+    for (int components : {1, 2, 3, 8, 17, 32, 33})
+        for (MixtureHead head : {MixtureHead::Published, MixtureHead::Free}) {
+            RandomModelOptions options;
+            options.numParticles = 5;
+            options.numCouplings = 2;
+            options.closedForm = Direction::Density;
+            options.components = components;
+            options.head = head;
+            const FlowModel mixtures = randomModel(options, 100+components);
+            SCOPED_TRACE(components);
+            compareWithReference(mixtures, {conformation(mixtures, random), conformation(mixtures, random)});
+        }
 }
 
 TEST_P(FlowForceForces, EnergyIsThatOfTheModelInsideTheSupport) {

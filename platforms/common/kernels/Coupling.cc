@@ -42,8 +42,17 @@ static DEVICE void softmax(Stage stage, RealArena arena) {
     }
 }
 
+// What centres of the published head are: the sum of the shares of components up to k, from the share of k.
+static DEVICE inline real sumOfShares(RealArena share, int next, int k) {
+    real sum = 0;
+    for (int j = k; j >= 0; j--)
+        sum += share[-j*next];
+    return sum;
+}
+
 // Component k, from its row of w; `next` is from one component to the next, and those of the other parameters follow K components apart.
-static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular) {
+static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular, real weight,
+        real shares) {
     const int block = stage->components*next;
     Constants head = constants+stage->headConstant;
     const real bound = (real) head[2], floor0 = (real) head[3];
@@ -53,9 +62,7 @@ static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealAr
     HeadParameter alpha = headLogistic(raw[block], (real) head[0], (real) head[1]);
     HeadParameter floorValue = headLogistic(raw[4*block], floor0, (real) 1-floor0);
     if (stage->published) {
-        mu.value = (real) 0;
-        for (int j = k; j >= 0; j--)
-            mu.value += raw[2*block-j*next];
+        mu.value = shares;
         mu.d1 = (real) 1;
         if (circular) {
             sigma = headSteepnessOnCircle(-bound, bound);
@@ -73,7 +80,7 @@ static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealAr
         sigma = headSteepnessOnInterval(rawSigma, bound, (real) 1/bound);
     }
     FlowComponent c;
-    c.weight = raw[0];
+    c.weight = weight;
     c.mu = mu.value;
     c.dMu = mu.d1;
     c.sigma = sigma.value;
@@ -84,6 +91,28 @@ static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealAr
     c.dFloor = floorValue.d1;
     c.ends = mixtureComponentEnds(c.mu, c.sigma, c.alpha, stage->exponent, circular);
     return c;
+}
+
+// The same after FLOW_SOFTMAX.
+static DEVICE inline FlowComponent mixtureHeadOf(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular) {
+    const real shares = (stage->published ? sumOfShares(raw+2*stage->components*next, next, k) : (real) 0);
+    return mixtureHead(stage, constants, raw, next, k, circular, raw[0], shares);
+}
+
+// A component at its argument.
+typedef struct {
+    real u, winding;
+    SmoothSigmoid sigmoid;
+    MixtureComponent value;
+} FlowComponentValue;
+
+static DEVICE inline FlowComponentValue componentValue(Stage stage, FlowComponent c, real x, bool circular) {
+    FlowComponentValue v;
+    v.u = mixtureComponentArgument(x, c.mu, c.sigma, circular);
+    v.winding = mixtureComponentWinding(x, c.mu, c.sigma, circular);
+    v.sigmoid = smoothSigmoid(v.u, c.alpha, stage->exponent);
+    v.value = mixtureComponent(x, c.sigma, c.floor, v.sigmoid, c.ends, v.winding);
+    return v;
 }
 
 // The conditioning coordinates as the networks see them, and where the mixtures are evaluated unless that is to be solved for.
@@ -156,7 +185,7 @@ static DEVICE void parameters(Stage stage, Constants constants, RealArena arena)
     const int D = stage->numIntervals+stage->numCircles, K = stage->components;
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
-        FlowComponent c = mixtureHead(stage, constants, &AT(arena, stage->rawRow+i), D*TILE, i/D, i%D >= stage->numIntervals);
+        FlowComponent c = mixtureHeadOf(stage, constants, &AT(arena, stage->rawRow+i), D*TILE, i/D, i%D >= stage->numIntervals);
         const int row = stage->parameterRow+i;
         AT(arena, row) = c.weight;
         AT(arena, row+K*D) = c.mu;
@@ -190,12 +219,10 @@ static DEVICE void components(Layout layout, Stage stage, Indices indices, Const
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE, d = i%D;
         bool circular = (d >= stage->numIntervals);
-        FlowComponent c = mixtureHead(stage, constants, &AT(realArena, stage->rawRow+i), D*TILE, i/D, circular);
-        real x = AT(realArena, stage->argumentRow+d);
-        real u = mixtureComponentArgument(x, c.mu, c.sigma, circular);
-        real winding = mixtureComponentWinding(x, c.mu, c.sigma, circular);
-        SmoothSigmoid s = smoothSigmoid(u, c.alpha, stage->exponent);
-        MixtureComponent value = mixtureComponent(x, c.sigma, c.floor, s, c.ends, winding);
+        FlowComponent c = mixtureHeadOf(stage, constants, &AT(realArena, stage->rawRow+i), D*TILE, i/D, circular);
+        const real x = AT(realArena, stage->argumentRow+d);
+        const FlowComponentValue v = componentValue(stage, c, x, circular);
+        const MixtureComponent value = v.value;
         if (!backward) {
             AT(realArena, stage->componentRow+i) = c.weight*value.value;
             AT(realArena, stage->componentRow+K*D+i) = c.weight*value.d1;
@@ -211,7 +238,7 @@ static DEVICE void components(Layout layout, Stage stage, Indices indices, Const
                 vF = -(yGradient-d2*vD)*vD;
                 vD = -vD;
             }
-            MixtureComponentGradient g = mixtureComponentGradient(x, u, c.sigma, c.floor, s, c.ends, winding, circular, vF, vD);
+            MixtureComponentGradient g = mixtureComponentGradient(x, v.u, c.sigma, c.floor, v.sigmoid, c.ends, v.winding, circular, vF, vD);
             const int row = stage->rawGradientRow+i;
             AT(realArena, row) = c.weight*(vF*(value.value-AT(realArena, stage->valueRow+d))+vD*(value.d1-d1));
             AT(realArena, row+K*D) = c.weight*c.dAlpha*g.alpha;
@@ -219,6 +246,21 @@ static DEVICE void components(Layout layout, Stage stage, Indices indices, Const
             AT(realArena, row+3*K*D) = c.weight*c.dSigma*g.sigma;
             AT(realArena, row+4*K*D) = c.weight*c.dFloor*g.floor;
         }
+    }
+}
+
+// F, F' and F'' of a coordinate, and what they are for the flow.
+static DEVICE inline void setMixture(Layout layout, Stage stage, Indices indices, MixedArena arena, RealArena realArena, int d, int t, real value,
+        real d1, real d2) {
+    AT(realArena, stage->valueRow+d) = value;
+    AT(realArena, stage->mixtureSlopeRow+d) = d1;
+    AT(realArena, stage->curvatureRow+d) = d2;
+    mixed logSlope = log(d1);
+    if (stage->inverse)
+        AT(arena, stage->termRow+d) = -logSlope;
+    else {
+        AT(arena, stage->termRow+d) = logSlope;
+        AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = value;
     }
 }
 
@@ -234,18 +276,65 @@ static DEVICE void mixture(Layout layout, Stage stage, Indices indices, MixedAre
             d1 += AT(realArena, row+K*D);
             d2 += AT(realArena, row+2*K*D);
         }
-        AT(realArena, stage->valueRow+d) = value;
-        AT(realArena, stage->mixtureSlopeRow+d) = d1;
-        AT(realArena, stage->curvatureRow+d) = d2;
-        mixed logSlope = log(d1);
-        if (stage->inverse)
-            AT(arena, stage->termRow+d) = -logSlope;
-        else {
-            AT(arena, stage->termRow+d) = logSlope;
-            AT(arena, layout->coordinateRow+indices[stage->transformedIndex+d]) = value;
-        }
+        setMixture(layout, stage, indices, arena, realArena, d, t, value, d1, d2);
     }
 }
+
+#ifdef SUMS_IN_WARPS
+// Of so many work-items side by side, a power of two.
+static DEVICE inline real sumInWarp(real value, int number) {
+    for (int bits = 1; bits < number; bits <<= 1)
+        value += FROM_NEIGHBOUR(value, bits);
+    return value;
+}
+
+// This one's element of the softmax over those that have one. No raw parameter is as small as what the others begin with.
+static DEVICE inline real softmaxInWarp(real raw, bool has, int number) {
+    real largest = (has ? raw : (real) -3e38);
+    for (int bits = 1; bits < number; bits <<= 1) {
+        const real other = FROM_NEIGHBOUR(largest, bits);
+        largest = max(largest, other);
+    }
+    const real element = (has ? exp(raw-largest) : (real) 0);
+    return element/sumInWarp(element, number);
+}
+
+// The softmaxes, components and mixtures of a coupling for one molecule: components of a coordinate are work-items side by side.
+static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, Constants constants, MixedArena arena, RealArena realArena) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*number;
+    for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
+        const int k = item&(number-1), d = item>>stage->log2Components;
+        const bool has = (k < K && d < D), circular = (d >= stage->numIntervals);
+        RealArena raw = realArena+stage->rawRow+k*D+d;
+        const real weight = softmaxInWarp(has ? raw[0] : (real) 0, has, number);
+        real share = 0, shares = 0;
+        if (stage->published) {
+            share = softmaxInWarp(has ? raw[2*K*D] : (real) 0, has, number);
+            shares = share;
+            for (int distance = 1; distance < number; distance <<= 1) {
+                const real before = FROM_BEFORE(shares, distance);
+                shares += (k >= distance ? before : (real) 0);
+            }
+        }
+        real value = 0, d1 = 0, d2 = 0;
+        if (has) {
+            const FlowComponent c = mixtureHead(stage, constants, raw, D, k, circular, weight, shares);
+            const MixtureComponent v = componentValue(stage, c, realArena[stage->argumentRow+d], circular).value;
+            value = weight*v.value;
+            d1 = weight*v.d1;
+            d2 = weight*v.d2;
+            raw[0] = weight;
+            if (stage->published)
+                raw[2*K*D] = share;
+        }
+        value = sumInWarp(value, number);
+        d1 = sumInWarp(d1, number);
+        d2 = sumInWarp(d2, number);
+        if (k == 0 && d < D)
+            setMixture(layout, stage, indices, arena, realArena, d, 0, value, d1, d2);
+    }
+}
+#endif
 
 static DEVICE void mixtureBackward(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {

@@ -134,18 +134,6 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
 #endif
 }
 
-#ifdef SUMS_IN_WARPS
-#if TILE != 1
-#error "work-items of a warp add up the sums of one molecule alone"
-#endif
-
-#ifdef USE_HIP
-#define FROM_NEIGHBOUR(value, bits) __shfl_xor(value, bits)
-#else
-#define FROM_NEIGHBOUR(value, bits) __shfl_xor_sync(0xffffffff, value, bits)
-#endif
-#endif
-
 #if CLUSTER > 1
 #if !defined(SUMS_IN_WARPS) || !defined(ARENAS_ARE_LOCAL)
 #error "groups of a cluster write into each other's local memory what warps have added up"
@@ -162,7 +150,7 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
 static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
     const int log2Slices = step->log2Slices, slices = 1<<log2Slices, numQuads = step->numQuads, numItems = (numQuads<<log2Slices)*CHUNKS;
 #ifdef SUMS_IN_WARPS
-    const int endItem = (numItems+SUMS_IN_WARPS-1)/SUMS_IN_WARPS*SUMS_IN_WARPS;
+    const int endItem = WHOLE_WARPS(numItems);
 #else
     const int endItem = numItems;
 #endif

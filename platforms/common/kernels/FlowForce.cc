@@ -212,6 +212,11 @@ KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, 
                 case FLOW_MIXTURE:
                     mixture(layout, stage, indices, mixedArena, realArena);
                     break;
+#ifdef SUMS_IN_WARPS
+                case FLOW_MIXTURE_IN_WARPS:
+                    mixtureInWarps(layout, stage, indices, constants, mixedArena, realArena);
+                    break;
+#endif
 #endif
 #ifdef HAS_TRANSFORMERS
                 case FLOW_TRANSFORM:

@@ -100,6 +100,7 @@ typedef struct {
 #define FLOW_SOFTMAX 31                 // stage
 #define FLOW_KEEP 32                    // stage; if what is kept has an arena of its own
 #define FLOW_RECALL 33                  // stage
+#define FLOW_MIXTURE_IN_WARPS 34        // stage; in place of FLOW_SOFTMAX, FLOW_COMPONENTS and FLOW_MIXTURE
 
 typedef struct {
     int code, index;
@@ -140,6 +141,7 @@ typedef struct {
     int onRealLine;                     // whether the transformed coordinates are real
     int inverse;                        // F is evaluated in the sampling direction
     int components, exponent;           // of a smooth mixture
+    int log2Components;                 // rounded up
     int published;                      // head
     int headConstant;                   // alphaOffset, alphaRange, logSteepnessBound, minimumFloor; or settings of another transformer
     int transformerType, transformerSize;       // of a transformer of formulas/Transformers.h; -1 for a smooth mixture
@@ -148,7 +150,7 @@ typedef struct {
     int featureRow;                     // numPlain + 2 numCircularFeatures: plain ones, cosines, sines
     int featureGradientRow;             // (numNetworks, that)
     int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates). Rows of a
-                                        // softmax, w and the published mu, are its elements after FLOW_SOFTMAX
+                                        // softmax, w and the published mu, are its elements after FLOW_SOFTMAX or FLOW_MIXTURE_IN_WARPS
     int numRaw, keptRow;                // how many, and where they are kept if all couplings share these rows
     int argumentRow;                    // D: where the mixture F is evaluated
     int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''

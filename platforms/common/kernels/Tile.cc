@@ -35,6 +35,21 @@ typedef real4 Lanes;
 #endif
 #define CHUNKS (TILE/LANES)
 
+// Work-items of a warp read each other's numbers: all of them, at the same place of the program.
+#ifdef SUMS_IN_WARPS
+#if TILE != 1
+#error "work-items of a warp add up the sums of one molecule alone"
+#endif
+#define WHOLE_WARPS(numItems) (((numItems)+SUMS_IN_WARPS-1)/SUMS_IN_WARPS*SUMS_IN_WARPS)
+#ifdef USE_HIP
+#define FROM_NEIGHBOUR(value, bits) __shfl_xor(value, bits)
+#define FROM_BEFORE(value, distance) __shfl_up(value, distance)
+#else
+#define FROM_NEIGHBOUR(value, bits) __shfl_xor_sync(0xffffffff, value, bits)
+#define FROM_BEFORE(value, distance) __shfl_up_sync(0xffffffff, value, distance)
+#endif
+#endif
+
 // Which group of its cluster this is, and whether it does what is done once for a cluster.
 #define RANK (GROUP_ID%CLUSTER)
 #define IS_FIRST_OF_CLUSTER (RANK == 0)
