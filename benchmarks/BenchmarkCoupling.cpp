@@ -73,7 +73,7 @@ void registerCouplings(const NamedModel& model) {
         for (Direction closedForm : {Direction::Density, Direction::Sampling})
             for (int count : {1, Coupling<float>::blockSize()/2, Coupling<float>::blockSize()}) {
                 const std::string name = std::string(transformersOnly ? "Mixture/" : "Coupling/")+
-                        (closedForm == Direction::Density ? "closed/" : "root/")+model.name+"/"+std::to_string(count);
+                        (closedForm == Direction::Density ? "closed/" : "roots/")+model.name+"/"+std::to_string(count);
                 benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
                     evaluate(state, couplings, closedForm, count, transformersOnly);
                 });

@@ -12,7 +12,7 @@ namespace OpenMMFlow {
 /** Dense/{single,block}/ROWS/COLUMNS: a product with one matrix, for one molecule and for a block. */
 void registerDense();
 
-/** Mixture/{closed,root}/... and Coupling/{closed,root}/...: the transformers alone, and all couplings of a model, in either direction. */
+/** Mixture/{closed,roots}/... and Coupling/{closed,roots}/...: the transformers alone, and all couplings of a model, in either direction. */
 void registerCouplings(const NamedModel& model);
 
 /** Evaluator/{single,double}/MODEL/COUNT: the potential with its gradient; Energy/...: without. */

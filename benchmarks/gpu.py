@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """FlowForce on a GPU platform: launches of a step, one molecule, many molecules, next to the same flow in PyTorch on the same device.
 
-    python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--shapes TILE,GROUP_SIZE[,BYTES[,CLUSTER]] ...] [--json FILE]
+    python benchmarks/gpu.py CUDA|OpenCL|HIP [--models 314k shipped] [--molecules 4096] [--json FILE]
+                             [--shapes TILE,GROUP_SIZE[,BYTES[,CLUSTER]] ...]
 
 Models are those of openmmflow.benchmark.models (314k is the published flow where its checkpoint is at hand, else one of that size with random
 weights, which cost the same), the shipped one, or files. Before anything is timed, forces are compared with Reference. Launches are counted by

@@ -265,7 +265,8 @@ double CommonCalcFlowForceKernel::execute(ContextImpl& context, bool includeForc
         if (shape.cluster == 1)
             throw;
         throw OpenMM::OpenMMException(std::string(error.what())+"; FlowForce had asked for a cluster of "+std::to_string(shape.cluster)+
-                " groups for each molecule, which a part of a device may not have: set OPENMMFLOW_KERNEL_SHAPE=1,512,48000,1 to do without");
+                " groups for each molecule, which a part of a device may not have: set OPENMMFLOW_KERNEL_SHAPE=1,"+
+                std::to_string(shape.groupSize)+",48000,1 to do without");
     }
     if (findsRoots && includeEnergy)
         checkRoots();

@@ -65,7 +65,7 @@ class FlowForceGradient : public FlowForceForces {
 class FlowForceComponents : public FlowForceForces {
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, FlowForceComponents, testing::Combine(testPlatforms, testing::Values(0)), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceComponents, testing::Combine(testing::Values("CPU"), testing::Values(0)), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceComponents, testing::Combine(gpuPlatforms, testing::Values(0)), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, allTestModels), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceForces, testing::Combine(gpuPlatforms, allTestModels), flowForceTestName);

@@ -158,7 +158,7 @@ def _tasks(size: str, path: Path, molecules: int, threads: int, frames, options:
 def _measure_kernels(results: Results, size: str, path: Path, options: Options):
     """The engine without OpenMM, and what bounds it."""
     times = kernels.run(options.kernels, path, seconds=options.seconds,
-                        pattern=f"^(Floor/{size}|Roof/(read|multiply)/{size}|Evaluator/single/{size}/.*|(Mixture|Coupling)/(closed|root)/{size}/.*)$")
+                        pattern=f"^(Floor/{size}|Roof/(read|multiply)/{size}|Evaluator/single/{size}/.*|(Mixture|Coupling)/(closed|roots)/{size}/.*)$")
     results.kernels.update(times)
     for name, potential in ((f"Floor/{size}", "floor"), (f"Roof/read/{size}", "reading"), (f"Roof/multiply/{size}", "arithmetic"),
                             (f"Evaluator/single/{size}/1", "engine")):
