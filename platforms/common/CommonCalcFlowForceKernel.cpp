@@ -22,7 +22,7 @@ namespace {
 
 /** Places of the kernel's arguments that change. */
 enum Argument {
-    LambdaArgument = 16, IncludeForcesArgument, BoxArgument
+    LambdaArgument = 17, IncludeForcesArgument, BoxArgument
 };
 
 /** An array with the given contents, of at least one element, which devices insist on. */
@@ -162,6 +162,7 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     // Groups that do not fit would take memory for their arenas; those that do go on to other tiles.
     numTiles = std::min((numMolecules+shape.tile-1)/shape.tile, std::max(mostGroups/shape.cluster, 1));
     shape.keepsApart = local.variant.keptIsGlobal;
+    shape.slices = local.variant.slices;
     arenasAreLocal = (local.variant.numRealRows > 0);
     kernel = cc.compileProgram(flowKernelSource, flowKernelDefinitions(local.variant))->createKernel("computeFlowForce");
     // Registers may allow for fewer.
@@ -186,6 +187,7 @@ int CommonCalcFlowForceKernel::mixedSize() const {
 
 void CommonCalcFlowForceKernel::createArrays(const DevicePlan& plan) {
     create(table, cc, plan.table, "flowTable");
+    create(quads, cc, plan.quads, "flowQuads");
     findsRoots = plan.findsRoots;
     constants.initialize(cc, plan.constants.size(), mixedSize(), "flowConstants");
     constants.upload(plan.constants, true);
@@ -205,6 +207,7 @@ void CommonCalcFlowForceKernel::addArguments() {
     kernel->addArg(table);
     kernel->addArg(constants);
     kernel->addArg(weights);
+    kernel->addArg(quads);
     kernel->addArg(atoms);
     kernel->addArg(firstMolecule);
     kernel->addArg(endMolecule);

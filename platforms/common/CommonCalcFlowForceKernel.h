@@ -51,7 +51,7 @@ private:
     int numTiles = 0;    // at a time
     std::string scaleParameterName;
     bool scaleDerivative = false, findsRoots = false, hasArguments = false;
-    OpenMM::ComputeArray table, constants, weights;
+    OpenMM::ComputeArray table, constants, weights, quads;
     OpenMM::ComputeArray atoms;    // (molecules, numParticles)
     OpenMM::ComputeArray mixedArenas, realArenas;
     OpenMM::ComputeArray counters;    // evaluations of molecules outside of the inner support, roots that were not found

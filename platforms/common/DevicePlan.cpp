@@ -41,6 +41,8 @@ public:
     }
 
     void build() {
+        if (shape.sumsInWarps)
+            plan.slices = (shape.slices > 0 ? shape.slices : bestSlices());
         addGeometry();
         for (const Layer& layer : architecture.layers)
             if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer)) {
@@ -83,6 +85,9 @@ public:
         for (FlowStage& stage : stages)
             stage.termRow += layout().termRow;
         layout().partialRow = realRows(mostPartialSums);
+        // After the last round is one more, which is looked at and not done.
+        if (shape.sumsInWarps)
+            plan.quads.insert(plan.quads.end(), shape.groupSize/plan.slices*shape.cluster, noQuad());
         layout().numMixedRows = numMixedRows;
         layout().numRealRows = numRealRows;
         layout().numKeptRows = numKeptRows;
@@ -90,12 +95,14 @@ public:
         layout().stagesTable = layout().programTable+numbersOf<FlowOperation>(program.size());
         layout().stepsTable = layout().stagesTable+numbersOf<FlowStage>(stages.size());
         layout().productsTable = layout().stepsTable+numbersOf<FlowStep>(steps.size());
-        layout().indicesTable = layout().productsTable+numbersOf<FlowProduct>(products.size());
+        layout().roundsTable = layout().productsTable+numbersOf<FlowProduct>(products.size());
+        layout().indicesTable = layout().roundsTable+numbersOf<FlowRound>(rounds.size());
         appendNumbers(&plan.layout, 1);
         appendNumbers(program.data(), program.size());
         appendNumbers(stages.data(), stages.size());
         appendNumbers(steps.data(), steps.size());
         appendNumbers(products.data(), products.size());
+        appendNumbers(rounds.data(), rounds.size());
         appendNumbers(indices.data(), indices.size());
         findParts();
     }
@@ -126,6 +133,8 @@ private:
                 types.insert(stages[operation.index].transformerType);
             if (operation.code == FLOW_PRODUCT)
                 activations.insert(steps[operation.index].activation);
+            if (operation.code == FLOW_PRODUCTS_IN_WARPS)
+                activations.insert(rounds[operation.index].activation);
         }
         parts.transformers = !types.empty();
         if (types.size() == 1)
@@ -180,7 +189,7 @@ private:
     }
 
     int numTemporaryRows(const CouplingLayer& layer) const {
-        int rows = (shape.keepsApart ? numRaw(layer) : 0);
+        int rows = (hasTemporaryRaw(layer) ? numRaw(layer) : 0);
         if (const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer))
             if (mixture->closedForm == Direction::Sampling)
                 rows += 7*static_cast<int>(layer.transformed.size())*mixture->components;
@@ -379,15 +388,29 @@ private:
         stage.featureGradientRow = temporaryRows(stage.numNetworks*numFeatures);
         stage.numRaw = numRaw(layer);
         stage.rawGradientRow = temporaryRows(stage.numRaw);
-        stage.keptRow = keptRows(stage.numRaw);
-        stage.rawRow = (shape.keepsApart ? temporaryRows(stage.numRaw) : stage.keptRow);
+        if (isMixtureInWarps(layer))
+            stage.keptRow = keptRows(2*MIXTURE_PARAMETERS*D<<log2Components(layer));
+        else
+            stage.keptRow = keptRows(stage.numRaw);
+        stage.rawRow = (hasTemporaryRaw(layer) ? temporaryRows(stage.numRaw) : stage.keptRow);
     }
 
-    /** Of a coupling. */
-    void beginWayBack(int stage) {
-        wayBack.emplace_back();
-        if (shape.keepsApart)
-            wayBack.back().push_back({FLOW_RECALL, stage});
+    /** Whether components of a coordinate are work-items of a warp. */
+    bool isMixtureInWarps(const CouplingLayer& layer) const {
+        const SmoothMixtureTransformer* mixture = std::get_if<SmoothMixtureTransformer>(&layer.transformer);
+        return shape.sumsInWarps && mixture != nullptr && mixture->components <= flowKernelWarp && mixture->closedForm != Direction::Sampling;
+    }
+
+    static int log2Components(const CouplingLayer& layer) {
+        int log2 = 0;
+        while (1<<log2 < std::get<SmoothMixtureTransformer>(layer.transformer).components)
+            log2++;
+        return log2;
+    }
+
+    /** Whether raw parameters do not outlive a pass through their coupling. */
+    bool hasTemporaryRaw(const CouplingLayer& layer) const {
+        return shape.keepsApart || isMixtureInWarps(layer);
     }
 
     void addTransformer(const CouplingLayer& layer, const FormulaTransformer& transformer, const std::vector<Domain>& domains,
@@ -410,7 +433,9 @@ private:
         addCouplingRows(layer, D, stage);
         const int index = static_cast<int>(stages.size());
         operation(FLOW_FEATURES, index);
-        beginWayBack(index);
+        wayBack.emplace_back();
+        if (shape.keepsApart)
+            wayBack.back().push_back({FLOW_RECALL, index});
         wayBack.back().push_back({FLOW_TRANSFORM_BACKWARD, index});
         addNetworks(layer.conditioner, order.outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
@@ -446,10 +471,17 @@ private:
         if (stage.inverse)
             stage.parameterRow = temporaryRows(7*K*D);
         const int index = static_cast<int>(stages.size());
+        const bool inWarps = isMixtureInWarps(layer);
         operation(FLOW_FEATURES, index);
-        beginWayBack(index);
-        for (int code : {FLOW_COMPONENTS_BACKWARD, FLOW_MIXTURE_BACKWARD})
-            wayBack.back().push_back({code, index});
+        wayBack.emplace_back();
+        if (inWarps)
+            wayBack.back().push_back({FLOW_MIXTURE_BACKWARD_IN_WARPS, index});
+        else {
+            if (shape.keepsApart)
+                wayBack.back().push_back({FLOW_RECALL, index});
+            for (int code : {FLOW_COMPONENTS_BACKWARD, FLOW_MIXTURE_BACKWARD})
+                wayBack.back().push_back({code, index});
+        }
         // Rows of the raw parameters are (5, K, D) here and (5, D, K) in the file.
         std::vector<std::vector<int>> outputs;
         for (const std::vector<DenseLayer>& network : layer.conditioner.networks) {
@@ -459,9 +491,8 @@ private:
         }
         addNetworks(layer.conditioner, outputs, stage);
         wayBack.back().push_back({FLOW_FEATURES_BACKWARD, index});
-        while (1<<stage.log2Components < K)
-            stage.log2Components++;
-        if (shape.sumsInWarps && K <= flowKernelWarp && !stage.inverse)
+        stage.log2Components = log2Components(layer);
+        if (inWarps)
             operation(FLOW_MIXTURE_IN_WARPS, index);
         else {
             operation(FLOW_SOFTMAX, index);
@@ -470,15 +501,15 @@ private:
                     operation(code, index);
             for (int code : {FLOW_COMPONENTS, FLOW_MIXTURE})
                 operation(code, index);
+            if (shape.keepsApart)
+                operation(FLOW_KEEP, index);
         }
-        if (shape.keepsApart)
-            operation(FLOW_KEEP, index);
         stages.push_back(stage);
     }
 
-    /** Of all groups of a cluster. */
-    static int numQuads(int outputs) {
-        return (outputs+3)/4;
+    /** Of each group of a cluster. */
+    int numQuads(int outputs) const {
+        return (outputs+4*shape.cluster-1)/(4*shape.cluster);
     }
 
     /** Elements of a matrix, by input and output. */
@@ -571,54 +602,152 @@ private:
             }
             firstRawRow += static_cast<int>(network.back().bias.values.size());
         }
-        for (std::vector<PlannedProduct>& items : forward)
-            addStep(items, conditioner.activation, program);
-        for (std::vector<PlannedProduct>& items : backward)
-            addStep(items, conditioner.activation, wayBack.back());
+        addSteps(forward, conditioner.activation, program);
+        addSteps(backward, conditioner.activation, wayBack.back());
     }
 
-    void addStep(std::vector<PlannedProduct>& items, ActivationType activation, std::vector<FlowOperation>& operations) {
-        FlowStep step = {};
-        step.firstProduct = static_cast<int>(products.size());
-        step.activation = activationNumber(activation);
-        int shortest = items.front().product.inputs;
-        for (auto& [product, matrix] : items) {
-            product.firstQuad = step.numQuads;
-            product.numQuads = (numQuads(product.outputs)+shape.cluster-1)/shape.cluster;
-            step.numQuads += product.numQuads;
-            shortest = std::min(shortest, product.inputs);
+    /** The products of networks one after the other. */
+    void addSteps(std::vector<std::vector<PlannedProduct>>& depths, ActivationType activation, std::vector<FlowOperation>& operations) {
+        const std::size_t firstRound = rounds.size();
+        for (std::vector<PlannedProduct>& items : depths) {
+            FlowStep step = {};
+            step.firstProduct = static_cast<int>(products.size());
+            step.activation = activationNumber(activation);
+            int shortest = items.front().product.inputs;
+            for (auto& [product, matrix] : items) {
+                product.firstQuad = step.numQuads;
+                product.numQuads = numQuads(product.outputs);
+                step.numQuads += product.numQuads;
+                shortest = std::min(shortest, product.inputs);
+            }
+            // Networks without features are their bias, and have no gradient.
+            if (step.numQuads == 0)
+                continue;
+            if (shape.sumsInWarps)
+                addRounds(step, items);
+            else {
+                step.log2Slices = log2Slices(step.numQuads, shortest);
+                addStep(step, items, operations);
+            }
         }
-        // Networks without features are their bias, and have no gradient.
-        if (step.numQuads == 0)
-            return;
-        step.log2Slices = log2Slices(step.numQuads, shortest);
+        for (std::size_t index = firstRound; index < rounds.size(); index++)
+            rounds[index].numFollowing = static_cast<int>(rounds.size()-1-index);
+        if (firstRound < rounds.size())
+            operations.push_back({FLOW_PRODUCTS_IN_WARPS, static_cast<int>(firstRound)});
+    }
+
+    void addStep(const FlowStep& step, std::vector<PlannedProduct>& items, std::vector<FlowOperation>& operations) {
         const int slices = 1<<step.log2Slices;
         for (auto& [product, matrix] : items) {
-            product.matrixWeight = addMatrix(product.inputs, product.outputs, product.numQuads*shape.cluster, slices, matrix);
+            product.matrixWeight = addMatrix(product.inputs, product.outputs, product.numQuads, slices, matrix);
             products.push_back(product);
         }
         const int index = static_cast<int>(steps.size());
-        step.followsProduct = (!operations.empty() && operations.back().code == FLOW_PRODUCT);
         operations.push_back({FLOW_PRODUCT, index});
-        if (slices > 1 && !shape.sumsInWarps) {
+        if (slices > 1) {
             operations.push_back({FLOW_SUM_SLICES, index});
             mostPartialSums = std::max(mostPartialSums, 4*slices*step.numQuads);
         }
         steps.push_back(step);
     }
 
+    /** A step where work-items of a warp exchange numbers. step.numQuads is the number of quads for each group. */
+    void addRounds(const FlowStep& step, const std::vector<PlannedProduct>& items) {
+        const std::size_t quadsOfRound = shape.groupSize/plan.slices, numRounds = (step.numQuads+quadsOfRound-1)/quadsOfRound;
+        std::vector<std::vector<FlowQuad>> ofGroups(shape.cluster);
+        for (const auto& [product, matrix] : items)
+            for (int column = 0; column < product.numQuads*shape.cluster; column++)
+                ofGroups[column%shape.cluster].push_back(4*column < product.outputs ? addQuad(product, matrix, 4*column) : noQuad());
+        for (std::size_t round = 0; round < numRounds; round++) {
+            rounds.push_back({step.activation, round+1 == numRounds, 0});
+            for (const std::vector<FlowQuad>& quads : ofGroups)
+                for (std::size_t i = round*quadsOfRound; i < (round+1)*quadsOfRound; i++)
+                    plan.quads.push_back(i < quads.size() ? quads[i] : noQuad());
+        }
+    }
+
+    static FlowQuad noQuad() {
+        FlowQuad quad = {};
+        quad.matrix = 1;
+        quad.slopeRow = quad.factorRow = -1;
+        return quad;
+    }
+
+    /** Four outputs from `output` on, or as many as there are. */
+    FlowQuad addQuad(const FlowProduct& product, const Matrix& matrix, int output) {
+        FlowQuad quad = noQuad();
+        quad.inputs = product.inputs;
+        quad.outputs = std::min(product.outputs-output, 4);
+        quad.sourceRow = product.sourceRow;
+        quad.targetRow = product.targetRow+output;
+        (product.activated ? quad.slopeRow : quad.factorRow) = (product.slopeRow >= 0 ? product.slopeRow+output : -1);
+        addMatrix(1, 4, 1, 1, [&](int, int o) {
+            return product.biasWeight >= 0 && o < quad.outputs ? plan.weights[product.biasWeight+output+o] : 0;
+        });
+        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, [&](int input, int o) {
+            return matrix(input, output+o);
+        })/4;
+        return quad;
+    }
+
+    /**
+     * Of how many slices sums are where work-items of a warp add them up: as many as make the least of instructions. An output of a quad has a slice
+     * that finishes it, so there are four at least.
+     */
+    int bestSlices() const {
+        // Counted in the machine code for sm_90: for each input of a slice, and for each round.
+        constexpr long long forInput = 6, forRound = 80;
+        int best = 4;
+        long long least = 0;
+        for (int slices = 4; slices <= flowKernelWarp; slices *= 2) {
+            long long instructions = 0;
+            for (const Layer& layer : architecture.layers)
+                if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
+                    for (bool forward : {true, false})
+                        for (const Depth& depth : depthsOf(coupling->conditioner, forward)) {
+                            const int quadsOfRound = shape.groupSize/slices;
+                            const long long numRounds = (depth.numQuads+quadsOfRound-1)/quadsOfRound;
+                            instructions += numRounds*(forRound+forInput*((depth.mostInputs+slices-1)/slices));
+                        }
+            if (slices == 4 || instructions < least) {
+                best = slices;
+                least = instructions;
+            }
+        }
+        return best;
+    }
+
+    /** Layers of the same depth, counted from the first, backward from the last. */
+    struct Depth {
+        int numQuads = 0;    // of each group
+        int mostInputs = 0;
+    };
+
+    std::vector<Depth> depthsOf(const Conditioner& conditioner, bool forward) const {
+        std::vector<Depth> depths;
+        for (const std::vector<DenseLayer>& network : conditioner.networks) {
+            depths.resize(std::max(depths.size(), network.size()));
+            for (std::size_t i = 0; i < network.size(); i++) {
+                const DenseLayer& layer = network[forward ? i : network.size()-1-i];
+                const int outputs = static_cast<int>(layer.weight.shape[forward ? 0 : 1]), inputs = static_cast<int>(layer.weight.shape[forward ? 1 : 0]);
+                depths[i].numQuads += numQuads(outputs);
+                depths[i].mostInputs = std::max(depths[i].mostInputs, inputs);
+            }
+        }
+        return depths;
+    }
+
     /**
      * Enough slices for all work-items, but no sum much shorter than what a work-item reads at once. Of a tile the sums of slices go through
-     * global memory, which costs as much as the products: only where most work-items would have nothing to do. In a warp each output of a quad has a
-     * slice that finishes it.
+     * global memory, which costs as much as the products: only where most work-items would have nothing to do.
      */
     int log2Slices(int numQuads, int shortest) const {
-        const int smallestSum = (shape.sumsInWarps ? 4 : 8), mostSlices = (shape.cluster > 1 ? flowKernelWarp : 16);
+        const int smallestSum = 8, mostSlices = 16;
         const int numItems = numQuads*shape.tile/flowKernelLanes(shape.tile);
         int most = 1;
         if (shape.tile == 1 || 4*numItems <= shape.groupSize)
             most = std::min({shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum, mostSlices});
-        int log2 = (shape.sumsInWarps ? 2 : 0);
+        int log2 = 0;
         while (2<<log2 <= most)
             log2++;
         return log2;
@@ -632,6 +761,7 @@ private:
     std::vector<FlowStage> stages;
     std::vector<FlowStep> steps;
     std::vector<FlowProduct> products;
+    std::vector<FlowRound> rounds;
     std::vector<int> indices;
     std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
     int numMixedRows = 0, numRealRows = 0, numKeptRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;

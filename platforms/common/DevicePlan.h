@@ -24,13 +24,16 @@ struct DevicePlan {
         bool keepsApart = false;    // what couplings keep for the way back is not among the rows that they work on
         bool sumsInWarps = false;   // work-items of a warp add up the slices of a sum: for tiles of one molecule, and groups of whole warps
         int cluster = 1;            // groups that share out the products of a molecule, where sums are in warps and arenas are local
+        int slices = 0;             // of a sum, where sums are in warps; 0 where the plan chooses
     };
     DevicePlan(const FlowForce& force, const Shape& shape);
 
     FlowLayout layout = {};
-    std::vector<int> table;    // the layout and the lists of operations, stages, steps, products and indices
+    std::vector<int> table;    // the layout and the lists of operations, stages, steps, products or rounds, and indices
+    std::vector<FlowQuad> quads;
     std::vector<double> constants, weights;
     int numCouplings = 0;
+    int slices = 0;             // see Shape
     bool findsRoots = false;    // of transformers
     FlowKernelParts parts;
 

@@ -30,8 +30,11 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
         definitions["TRANSFORMER_TYPE"] = std::to_string(*parts.transformerType);
     if (parts.activation)
         definitions["ACTIVATION"] = std::to_string(*parts.activation);
-    if (variant.sumsInWarps)
+    if (variant.slices > 0) {
         definitions["SUMS_IN_WARPS"] = std::to_string(flowKernelWarp);
+        definitions["SLICES"] = std::to_string(variant.slices);
+        definitions["PORTION"] = std::to_string(flowKernelPortion);
+    }
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";
         if (variant.keptIsGlobal)

@@ -136,7 +136,7 @@ struct Arguments {
 } // namespace
 
 #define RUN(space, ...) \
-    space::computeFlowForce(reinterpret_cast<const int4*>(a.plan.table.data()), a.constants.data(), a.weights.data(), a.atoms.data(), 0, 1, \
+    space::computeFlowForce(reinterpret_cast<const int4*>(a.plan.table.data()), a.constants.data(), a.weights.data(), nullptr, a.atoms.data(), 0, 1, \
             a.mixedArena.data(), a.realArena.data(), a.counters, a.posq.data(), a.forces.data(), &a.energy, &a.energy, -1, 0, static_cast<int>(positions.size()), \
             space::mixed(1), 1, a.box, a.box, a.box __VA_ARGS__)
 

@@ -299,8 +299,19 @@ static DEVICE inline real softmaxInWarp(real raw, bool has, int number) {
     return element/sumInWarp(element, number);
 }
 
-// The softmaxes, components and mixtures of a coupling for one molecule: components of a coordinate are work-items side by side.
-static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, Constants constants, MixedArena arena, RealArena realArena) {
+// What reverse mode hands on of a number for each of them, through the centres of the published head: mu_k = share_0+...+share_k of a softmax.
+static DEVICE inline real throughSharesInWarp(real gradient, real share, int k, int number) {
+    for (int distance = 1; distance < number; distance <<= 1) {
+        const real after = FROM_AFTER(gradient, distance);
+        gradient += (k+distance < number ? after : (real) 0);
+    }
+    return share*(gradient-sumInWarp(share*gradient, number));
+}
+
+// The softmaxes, components and mixtures of a coupling for one molecule: components of a coordinate are work-items side by side. For the way back, if
+// there is one, each leaves the derivatives of F and F' of its coordinate with respect to its raw parameters, (2, MIXTURE_PARAMETERS, work-items).
+static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, Constants constants, MixedArena arena, RealArena realArena,
+        KeptArena kept, bool isWayBack) {
     const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*number;
     for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
         const int k = item&(number-1), d = item>>stage->log2Components;
@@ -316,22 +327,60 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
                 shares += (k >= distance ? before : (real) 0);
             }
         }
+        const real x = (has ? realArena[stage->argumentRow+d] : (real) 0);
+        FlowComponent c;
+        FlowComponentValue v;
         real value = 0, d1 = 0, d2 = 0;
         if (has) {
-            const FlowComponent c = mixtureHead(stage, constants, raw, D, k, circular, weight, shares);
-            const MixtureComponent v = componentValue(stage, c, realArena[stage->argumentRow+d], circular).value;
-            value = weight*v.value;
-            d1 = weight*v.d1;
-            d2 = weight*v.d2;
-            raw[0] = weight;
-            if (stage->published)
-                raw[2*K*D] = share;
+            c = mixtureHead(stage, constants, raw, D, k, circular, weight, shares);
+            v = componentValue(stage, c, x, circular);
+            value = v.value.value;
+            d1 = v.value.d1;
+            d2 = v.value.d2;
         }
-        value = sumInWarp(value, number);
-        d1 = sumInWarp(d1, number);
-        d2 = sumInWarp(d2, number);
+        const real F = sumInWarp(weight*value, number), F1 = sumInWarp(weight*d1, number), F2 = sumInWarp(weight*d2, number);
         if (k == 0 && d < D)
-            setMixture(layout, stage, indices, arena, realArena, d, 0, value, d1, d2);
+            setMixture(layout, stage, indices, arena, realArena, d, 0, F, F1, F2);
+        if (!isWayBack)
+            continue;
+#pragma unroll
+        for (int order = 0; order < 2; order++) {
+            MixtureComponentGradient g;
+            g.mu = 0;
+            if (has)
+                g = mixtureComponentGradient(x, v.u, c.sigma, c.floor, v.sigmoid, c.ends, v.winding, circular, (real) (1-order), (real) order);
+            real muGradient = (has ? weight*c.dMu*g.mu : (real) 0);
+            if (stage->published)
+                muGradient = throughSharesInWarp(muGradient, share, k, number);
+            if (has) {
+                KeptArena derivative = kept+stage->keptRow+order*MIXTURE_PARAMETERS*numItems+item;
+                derivative[0] = weight*(order == 0 ? value-F : d1-F1);
+                derivative[numItems] = weight*c.dAlpha*g.alpha;
+                derivative[2*numItems] = muGradient;
+                derivative[3*numItems] = weight*c.dSigma*g.sigma;
+                derivative[4*numItems] = weight*c.dFloor*g.floor;
+            }
+        }
+    }
+}
+
+static DEVICE void mixtureBackwardInWarps(Layout layout, Stage stage, Indices indices, MixedArena arena, RealArena realArena, KeptArena kept) {
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*number;
+    for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
+        const int k = item&(number-1), d = item>>stage->log2Components;
+        const int row = layout->gradientRow+indices[stage->transformedIndex+min(d, D-1)];
+        // The first one alone reads what it is to write.
+        const real yGradient = FROM_FIRST(k == 0 && d < D ? (real) arena[row] : (real) 0, number);
+        if (k < K && d < D) {
+            const real slope = realArena[stage->mixtureSlopeRow+d], inverseSlope = (real) 1/slope;
+#pragma unroll
+            for (int parameter = 0; parameter < MIXTURE_PARAMETERS; parameter++) {
+                KeptArena derivative = kept+stage->keptRow+parameter*numItems+item;
+                realArena[stage->rawGradientRow+(parameter*K+k)*D+d] = yGradient*derivative[0]+inverseSlope*derivative[MIXTURE_PARAMETERS*numItems];
+            }
+            if (k == 0)
+                arena[row] = yGradient*slope+realArena[stage->curvatureRow+d]*inverseSlope;
+        }
     }
 }
 #endif

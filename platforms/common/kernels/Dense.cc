@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The dense networks of conditioners: matrix-vector products for one molecule, matrix-matrix products for a tile. A work-item owns a quad of
-// outputs, whose weights it reads as one vector, a slice of their inputs and LANES molecules; consecutive ones read consecutive weights.
+// outputs, whose weights it reads as one vector, a slice of their inputs and LANES molecules; consecutive ones read consecutive weights. Sums of
+// slices go through an arena; DenseInWarps.cc has what is done where they need not.
 
 // Weights that a work-item asks for before it uses the first.
 #define BATCH 8
@@ -31,6 +32,22 @@ static DEVICE inline Lanes activateLanes(int type, Lanes x, Lanes* slopes) {
 #endif
 }
 
+// All of it is read at once, where it does not wait for what is written in between.
+static DEVICE inline FlowProduct productOf(Step step, Product products, int quad) {
+    Product product = products+step->firstProduct;
+    while (quad >= product->firstQuad+product->numQuads)
+        product++;
+    return *product;
+}
+
+static DEVICE inline void addProduct(Lanes sums[4], real4 w, Lanes source) {
+    sums[0] += w.x*source;
+    sums[1] += w.y*source;
+    sums[2] += w.z*source;
+    sums[3] += w.w*source;
+}
+
+#ifndef SUMS_IN_WARPS
 static DEVICE inline ARENA Lanes* lanesAt(RealArena arena, int row, int chunk) {
     return (ARENA Lanes*) arena+row*CHUNKS+chunk;
 }
@@ -44,41 +61,21 @@ static DEVICE inline real biasOf(FlowProduct product, int output, Weights weight
     return product.biasWeight >= 0 && output < product.outputs ? weights[product.biasWeight+output] : (real) 0;
 }
 
-// What an output is after its sum is complete. `keeps` is whether this work-item writes what is kept of it.
-static DEVICE inline Lanes finishedOutput(FlowProduct product, int output, int chunk, Lanes sum, int activation, KeptArena kept, bool keeps) {
+// Of an output whose sum is complete.
+static DEVICE inline void finishOutput(FlowProduct product, int output, int chunk, Lanes sum, int activation, RealArena arena, KeptArena kept) {
     if (product.activated) {
         Lanes slopes;
         sum = activateLanes(activation, sum, &slopes);
-        if (keeps)
-            *slopesAt(kept, product, output, chunk) = slopes;
+        *slopesAt(kept, product, output, chunk) = slopes;
     }
     else if (product.slopeRow >= 0)
         sum *= *slopesAt(kept, product, output, chunk);
-    return sum;
-}
-
-static DEVICE inline void finishOutput(FlowProduct product, int output, int chunk, Lanes sum, int activation, RealArena arena, KeptArena kept) {
-    *lanesAt(arena, product.targetRow+output, chunk) = finishedOutput(product, output, chunk, sum, activation, kept, true);
-}
-
-// All of it is read at once, where it does not wait for what is written in between.
-static DEVICE inline FlowProduct productOf(Step step, Product products, int quad) {
-    Product product = products+step->firstProduct;
-    while (quad >= product->firstQuad+product->numQuads)
-        product++;
-    return *product;
+    *lanesAt(arena, product.targetRow+output, chunk) = sum;
 }
 
 // Row of a partial sum.
 static DEVICE inline int partialSum(Step step, int slice, int quad, int o) {
     return (slice*step->numQuads+quad)*4+o;
-}
-
-static DEVICE inline void addProduct(Lanes sums[4], real4 w, Lanes source) {
-    sums[0] += w.x*source;
-    sums[1] += w.y*source;
-    sums[2] += w.z*source;
-    sums[3] += w.w*source;
 }
 
 // Adds the products of BATCH inputs; both strides are from one to the next.
@@ -134,56 +131,25 @@ static DEVICE inline void addLastProducts(Lanes sums[4], GLOBAL const real4* mat
 #endif
 }
 
-#if CLUSTER > 1
-#if !defined(SUMS_IN_WARPS) || !defined(ARENAS_ARE_LOCAL)
-#error "groups of a cluster write into each other's local memory what warps have added up"
-#endif
-#define ARRIVE_AT_CLUSTER __cluster_barrier_arrive();
-#define WAIT_FOR_CLUSTER __cluster_barrier_wait();
-#define ARENA_OF(arena, rank) ((RealArena) __cluster_map_shared_rank(arena, rank))
-#else
-#define ARRIVE_AT_CLUSTER
-#define WAIT_FOR_CLUSTER
-#define ARENA_OF(arena, rank) (arena)
-#endif
-
 static DEVICE void multiply(Step step, Product products, Weights weights, int partialRow, RealArena arena, KeptArena kept) {
     const int log2Slices = step->log2Slices, slices = 1<<log2Slices, numQuads = step->numQuads, numItems = (numQuads<<log2Slices)*CHUNKS;
-#ifdef SUMS_IN_WARPS
-    const int endItem = WHOLE_WARPS(numItems);
-#else
-    const int endItem = numItems;
-#endif
-    // Groups of a cluster write outputs only where all of them are done with what was there. Of products in a row they are: none has the rows
-    // of the one before as its target, and all have waited at its end.
-    bool mustWait = (CLUSTER > 1 && !step->followsProduct);
-    if (mustWait) {
-        ARRIVE_AT_CLUSTER
-    }
-    for (int item = LOCAL_ID; item < endItem; item += LOCAL_SIZE) {
+    for (int item = LOCAL_ID; item < numItems; item += LOCAL_SIZE) {
         // Slices run fastest, then quads.
         const int slice = item&(slices-1);
 #if TILE == 1
-        const int quad = min(item>>log2Slices, numQuads-1), chunk = 0;
+        const int quad = item>>log2Slices, chunk = 0;
 #else
         const int quad = (item>>log2Slices)%numQuads, chunk = (item>>log2Slices)/numQuads;
 #endif
         const FlowProduct product = productOf(step, products, quad);
-        const int column = (quad-product.firstQuad)*CLUSTER+RANK, matrixStride = product.numQuads*CLUSTER<<log2Slices;
-        // Those that quads are filled up with for clusters have no inputs.
-        const int lastInput = (CLUSTER == 1 || 4*column < product.outputs ? product.inputs-1 : -1);
+        const int column = quad-product.firstQuad, matrixStride = product.numQuads<<log2Slices, lastInput = product.inputs-1;
         GLOBAL const real4* matrix = (GLOBAL const real4*) (weights+product.matrixWeight)+(column<<log2Slices)+slice;
         ARENA const Lanes* sources = lanesAt(arena, product.sourceRow, chunk);
         // Asked for before the weights, used after them.
-#ifdef SUMS_IN_WARPS
-        const int o = slice&3;
-        const real bias = biasOf(product, 4*column+o, weights);
-#else
         real biases[4];
 #pragma unroll
         for (int o = 0; o < 4; o++)
             biases[o] = (slice == 0 ? biasOf(product, 4*column+o, weights) : (real) 0);
-#endif
         Lanes sums[4];
         sums[0] = sums[1] = sums[2] = sums[3] = TO_LANES((real) 0);
         int input = slice, left = (lastInput>>log2Slices)+1;
@@ -193,28 +159,6 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
             input += BATCH<<log2Slices;
         }
         addLastProducts(sums, matrix, matrixStride, sources+input*CHUNKS, CHUNKS<<log2Slices, (lastInput-input)*CHUNKS);
-#ifdef SUMS_IN_WARPS
-        for (int bits = 1; bits < slices; bits <<= 1) {
-            real others[4];
-#pragma unroll
-            for (int o = 0; o < 4; o++)
-                others[o] = FROM_NEIGHBOUR(sums[o], bits);
-#pragma unroll
-            for (int o = 0; o < 4; o++)
-                sums[o] += others[o];
-        }
-        if (mustWait) {
-            WAIT_FOR_CLUSTER
-            mustWait = false;
-        }
-        // All slices have all sums of their quad; they share out the groups that an output goes to.
-        const real sum = bias+(o == 0 ? sums[0] : o == 1 ? sums[1] : o == 2 ? sums[2] : sums[3]);
-        if (item < numItems && slice < 4*CLUSTER && 4*column+o < product.outputs) {
-            const real output = finishedOutput(product, 4*column+o, chunk, sum, step->activation, kept, slice < 4);
-            for (int rank = slice>>2; rank < CLUSTER; rank += slices>>2)
-                *lanesAt(ARENA_OF(arena, rank), product.targetRow+4*column+o, chunk) = output;
-        }
-#else
 #pragma unroll
         for (int o = 0; o < 4; o++) {
             sums[o] += TO_LANES(biases[o]);
@@ -223,13 +167,7 @@ static DEVICE void multiply(Step step, Product products, Weights weights, int pa
             else if (4*column+o < product.outputs)
                 finishOutput(product, 4*column+o, chunk, sums[o], step->activation, arena, kept);
         }
-#endif
     }
-    if (mustWait) {
-        WAIT_FOR_CLUSTER
-    }
-    ARRIVE_AT_CLUSTER
-    WAIT_FOR_CLUSTER
 }
 
 static DEVICE void sumSlices(Step step, Product products, int partialRow, RealArena arena, KeptArena kept) {
@@ -246,3 +184,4 @@ static DEVICE void sumSlices(Step step, Product products, int partialRow, RealAr
         finishOutput(product, output, chunk, sum, step->activation, arena, kept);
     }
 }
+#endif

@@ -87,6 +87,7 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
  * @param globalTable (NUM_TABLE_NUMBERS) a FlowLayout, and after it the lists that it tells the places of. Of the operations of the program the
  *                    first layout->numForwardOperations do for the energy
  * @param globalConstants (NUM_CONSTANTS)
+ * @param quads       (number of them, 2), if sums are in warps
  * @param atoms       (numMolecules, numParticles) particles
  * @param firstMolecule, numMolecules  which of them: from the first one to one before the last number
  * @param mixedArenas, realArenas  one for each group, unless they are in local memory; then `realArenas` may have what is kept
@@ -94,7 +95,7 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
  * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
  */
 KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
-        GLOBAL const real* RESTRICT weights, GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules,
+        GLOBAL const real* RESTRICT weights, GLOBAL const int4* RESTRICT quads, GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules,
         GLOBAL mixed* mixedArenas, GLOBAL real* realArenas, GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq,
         GLOBAL mm_ulong* RESTRICT forceBuffers, GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives,
         int paddedNumAtoms, mixed lambda, int includeForces, mixed4 boxA, mixed4 boxB, mixed4 boxC
@@ -118,8 +119,12 @@ KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, 
     Layout layout = (Layout) numbers;
     TABLE const FlowOperation* program = (TABLE const FlowOperation*) (numbers+layout->programTable);
     Stage stages = (Stage) (numbers+layout->stagesTable);
+#ifdef SUMS_IN_WARPS
+    Rounds rounds = (Rounds) (numbers+layout->roundsTable);
+#else
     Step steps = (Step) (numbers+layout->stepsTable);
     Product products = (Product) (numbers+layout->productsTable);
+#endif
     Indices indices = numbers+layout->indicesTable;
 #ifdef ARENAS_ARE_LOCAL
     LOCAL mixed mixedArena[NUM_MIXED_ROWS*TILE];
@@ -144,7 +149,6 @@ KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, 
         for (int operation = 0; operation < numOperations; operation++) {
             const int index = program[operation].index;
             Stage stage = stages+index;
-            Step step = steps+index;
             switch (program[operation].code) {
                 case FLOW_GATHER:
                     gatherPositions(layout, mixedArena, atoms, posq, posqCorrection, first, numMolecules);
@@ -178,12 +182,18 @@ KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, 
                 case FLOW_FEATURES:
                     features(layout, stage, indices, mixedArena, realArena);
                     break;
+#ifdef SUMS_IN_WARPS
+                case FLOW_PRODUCTS_IN_WARPS:
+                    multiplyInWarps(index, rounds, quads, weights, realArena, kept);
+                    break;
+#else
                 case FLOW_PRODUCT:
-                    multiply(step, products, weights, layout->partialRow, realArena, kept);
+                    multiply(steps+index, products, weights, layout->partialRow, realArena, kept);
                     break;
                 case FLOW_SUM_SLICES:
-                    sumSlices(step, products, layout->partialRow, realArena, kept);
+                    sumSlices(steps+index, products, layout->partialRow, realArena, kept);
                     break;
+#endif
 #ifdef KEPT_IS_GLOBAL
                 case FLOW_KEEP:
                     keep(stage, realArena, kept);
@@ -214,7 +224,10 @@ KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, 
                     break;
 #ifdef SUMS_IN_WARPS
                 case FLOW_MIXTURE_IN_WARPS:
-                    mixtureInWarps(layout, stage, indices, constants, mixedArena, realArena);
+                    mixtureInWarps(layout, stage, indices, constants, mixedArena, realArena, kept, includeForces != 0);
+                    break;
+                case FLOW_MIXTURE_BACKWARD_IN_WARPS:
+                    mixtureBackwardInWarps(layout, stage, indices, mixedArena, realArena, kept);
                     break;
 #endif
 #endif

@@ -13,7 +13,7 @@
 // after the other in one table.
 
 typedef struct {
-    int programTable, stagesTable, stepsTable, productsTable, indicesTable;    // where in the table each list begins; the layout is first
+    int programTable, stagesTable, stepsTable, productsTable, roundsTable, indicesTable;    // where in the table each list begins
     int numParticles, numBonds, numAngles, numTorsions, numCoordinates;
     int numBlock, blockDimensions, blockIsAligned;    // of a block in Cartesian coordinates, 0 if there is none
     int numRanges;              // numBonds + numAngles + numTorsions + blockDimensions, and 1 for an aligned block
@@ -101,6 +101,8 @@ typedef struct {
 #define FLOW_KEEP 32                    // stage; if what is kept has an arena of its own
 #define FLOW_RECALL 33                  // stage
 #define FLOW_MIXTURE_IN_WARPS 34        // stage; in place of FLOW_SOFTMAX, FLOW_COMPONENTS and FLOW_MIXTURE
+#define FLOW_MIXTURE_BACKWARD_IN_WARPS 36    // stage; in place of FLOW_COMPONENTS_BACKWARD and FLOW_MIXTURE_BACKWARD
+#define FLOW_PRODUCTS_IN_WARPS 35       // round, the first of some; in place of FLOW_PRODUCT and FLOW_SUM_SLICES for each step
 
 typedef struct {
     int code, index;
@@ -117,6 +119,9 @@ typedef struct {
 #define FLOW_MAP_LOGIT 2
 #define FLOW_MAP_LOGISTIC 3
 #define FLOW_MAP_CIRCULAR_SHIFT 4
+
+// Of a component of a smooth mixture: w, alpha, mu, ln sigma, m.
+#define MIXTURE_PARAMETERS 5
 
 #define FLOW_ACTIVATION_SILU 0
 #define FLOW_ACTIVATION_TANH 1
@@ -150,8 +155,8 @@ typedef struct {
     int featureRow;                     // numPlain + 2 numCircularFeatures: plain ones, cosines, sines
     int featureGradientRow;             // (numNetworks, that)
     int rawRow, rawGradientRow;         // (5, K, D): w, alpha, mu, ln sigma, m; of another transformer (parameters, coordinates). Rows of a
-                                        // softmax, w and the published mu, are its elements after FLOW_SOFTMAX or FLOW_MIXTURE_IN_WARPS
-    int numRaw, keptRow;                // how many, and where they are kept if all couplings share these rows
+                                        // softmax, w and the published mu, are its elements after FLOW_SOFTMAX
+    int numRaw, keptRow;                // how many, and where they are kept if all couplings share these rows; or what FLOW_MIXTURE_IN_WARPS leaves
     int argumentRow;                    // D: where the mixture F is evaluated
     int valueRow, mixtureSlopeRow, curvatureRow;    // D: F, F', F''
     int componentRow;                   // (3, K, D): weight times F_k, F_k', F_k''
@@ -162,19 +167,38 @@ typedef struct {
 // work-item: of inputs 0, n, 2n..., of inputs 1, n+1, 2n+1... and so on, for n slices.
 typedef struct {
     int firstProduct;
-    int numQuads;               // of four outputs, of all products, for each group of a cluster
+    int numQuads;               // of four outputs, of all products
     int log2Slices;
     int activation;
-    int followsProduct;         // whether the operation before is one, too
 } FlowStep;
 
 typedef struct {
-    int firstQuad;              // number of quads of the step before this product, for each group
-    int numQuads;               // for each group: of quads 0, CLUSTER, 2 CLUSTER..., of 1, CLUSTER+1, 2 CLUSTER+1... and so on, filled up
+    int firstQuad;              // number of quads of the step before this product
+    int numQuads;
     int inputs, outputs;
-    int matrixWeight;           // (inputs of a slice, numQuads CLUSTER, slices, 4), filled up to whole slices; a multiple of 4
+    int matrixWeight;           // (inputs of a slice, numQuads, slices, 4), filled up to whole slices; a multiple of 4
     int biasWeight;             // (outputs), or -1
     int sourceRow, targetRow;
     int activated;              // whether the outputs pass through the activation,
     int slopeRow;               // which then leaves its derivative here, a row that is kept; else the outputs are multiplied with it unless -1
 } FlowProduct;
+
+// The same where work-items of a warp exchange numbers. All of a cluster's work-items take part in a round, SLICES of them for a quad of outputs. A
+// step is one round, or several. Quads of a product go to the groups of a cluster in turn.
+typedef struct {
+    int activation;
+    int endsStep;
+    int numFollowing;           // rounds after this one in the same operation
+} FlowRound;
+
+// All that a work-item has to know, in two vectors of a list of its own: (rounds and one more, CLUSTER, work-items of a group over SLICES). Where
+// there are more places than quads some have no outputs.
+typedef struct {
+    int matrix;                 // (inputs) vectors of four weights, and before it a vector of biases
+    int inputs;
+    int sourceRow, targetRow;
+    int outputs;                // at most 4
+    int slopeRow;               // where the activation leaves its derivatives, rows that are kept; -1 if there is none
+    int factorRow;              // what the outputs are multiplied with, likewise
+    int unused;
+} FlowQuad;

@@ -99,43 +99,59 @@ static DEVICE inline Torsion torsionOf(Layout layout, Indices indices, MixedAren
             positionOf(layout, arena, atoms[2], t), positionOf(layout, arena, atoms[3], t));
 }
 
+// Of a bond, an angle or the angle jkl of a torsion, which have numbers in this order: its factor and term of the continuation.
+static DEVICE inline void setContinuation(Layout layout, MixedArena arena, int i, int t, mixed chi, mixed wallValue, bool inside) {
+    AT(arena, layout->chiRow+i) = chi;
+    AT(arena, layout->wallRow+i) = wallValue;
+    AT(arena, layout->outsideRow+i) = (inside ? (mixed) 0 : (mixed) 1);
+}
+
+static DEVICE inline void setBond(Layout layout, Indices indices, Constants constants, MixedArena arena, int i, int t) {
+    Range range = rangeOf(layout, constants, i);
+    mixed b = bondOf(layout, indices, arena, i, t).length;
+    Continued s = saturate(b, range->lower, range->upper, range->margin);
+    AT(arena, layout->coordinateRow+i) = s.value;
+    AT(arena, layout->termRow+i) = -range->volumePower*log(s.value);
+    setContinuation(layout, arena, i, t, chiOfLength(b, range->chiLow0, range->inverseChiLow).value, wallOf(b, range).value,
+            b >= range->lower && b <= range->upper);
+}
+
+static DEVICE inline void setAngle(Layout layout, Indices indices, Constants constants, MixedArena arena, int j, int t) {
+    const int i = layout->numBonds+j;
+    Range range = rangeOf(layout, constants, i);
+    Angle angle = angleOf(layout, arena, indices+layout->angleIndex+3*j, t);
+    mixed theta = atan2(angle.sine, angle.cosine);
+    Continued s = saturate(theta, range->lower, range->upper, range->margin);
+    AT(arena, layout->coordinateRow+i) = s.value*(mixed) (1/PI);
+    AT(arena, layout->termRow+i) = -range->volumePower*log(sin(s.value));
+    setContinuation(layout, arena, i, t, chiOf(angle.cosine, range).value, wallOf(angle.cosine, range).value,
+            theta >= range->lower && theta <= range->upper);
+}
+
+static DEVICE inline void setTorsionAngle(Layout layout, Indices indices, Constants constants, MixedArena arena, int j, int t) {
+    const int i = layout->numBonds+layout->numAngles+j;
+    Range range = rangeOf(layout, constants, i);
+    mixed cosine = angleOf(layout, arena, indices+layout->torsionIndex+4*j+1, t).cosine;
+    setContinuation(layout, arena, i, t, chiOf(cosine, range).value, wallOf(cosine, range).value,
+            cosine >= range->wallLower && cosine <= range->wallUpper);
+}
+
 // Bonds and angles as coordinates of the flow, with their part of ln p, and all factors and terms of the continuation.
 static DEVICE void bondsAndAngles(Layout layout, Indices indices, Constants constants, MixedArena arena) {
-    const int numBonds = layout->numBonds, numAngles = layout->numAngles;
-    FOR_EACH(numBonds+numAngles+layout->numTorsions) {
+    const int numBonds = layout->numBonds, numAngles = layout->numAngles, numTorsions = layout->numTorsions;
+    const int firstAngle = ROWS_OF_A_KIND(numBonds), firstTorsion = firstAngle+ROWS_OF_A_KIND(numAngles);
+    FOR_EACH(firstTorsion+numTorsions) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
-        Range range = rangeOf(layout, constants, i);
-        Continued chi;
-        mixed wallValue = 0;
-        bool inside;
-        if (i < numBonds) {
-            mixed b = bondOf(layout, indices, arena, i, t).length;
-            Continued s = saturate(b, range->lower, range->upper, range->margin);
-            inside = (b >= range->lower && b <= range->upper);
-            chi = chiOfLength(b, range->chiLow0, range->inverseChiLow);
-            wallValue = wallOf(b, range).value;
-            AT(arena, layout->coordinateRow+i) = s.value;
-            AT(arena, layout->termRow+i) = -range->volumePower*log(s.value);
+        if (i < firstAngle) {
+            if (i < numBonds)
+                setBond(layout, indices, constants, arena, i, t);
         }
-        else if (i < numBonds+numAngles) {
-            Angle angle = angleOf(layout, arena, indices+layout->angleIndex+3*(i-numBonds), t);
-            mixed theta = atan2(angle.sine, angle.cosine);
-            Continued s = saturate(theta, range->lower, range->upper, range->margin);
-            inside = (theta >= range->lower && theta <= range->upper);
-            chi = chiOf(angle.cosine, range);
-            wallValue = wallOf(angle.cosine, range).value;
-            AT(arena, layout->coordinateRow+i) = s.value*(mixed) (1/PI);
-            AT(arena, layout->termRow+i) = -range->volumePower*log(sin(s.value));
+        else if (i < firstTorsion) {
+            if (i-firstAngle < numAngles)
+                setAngle(layout, indices, constants, arena, i-firstAngle, t);
         }
-        else {
-            Angle angle = angleOf(layout, arena, indices+layout->torsionIndex+4*(i-numBonds-numAngles)+1, t);
-            inside = (angle.cosine >= range->wallLower && angle.cosine <= range->wallUpper);
-            chi = chiOf(angle.cosine, range);
-            wallValue = wallOf(angle.cosine, range).value;
-        }
-        AT(arena, layout->chiRow+i) = chi.value;
-        AT(arena, layout->wallRow+i) = wallValue;
-        AT(arena, layout->outsideRow+i) = (inside ? (mixed) 0 : (mixed) 1);
+        else
+            setTorsionAngle(layout, indices, constants, arena, i-firstTorsion, t);
     }
 }
 
@@ -168,68 +184,97 @@ static DEVICE inline void addAngleForce(GLOBAL mm_ulong* forceBuffers, int padde
     addForce(forceBuffers, paddedNumAtoms, molecule[atoms[1]], -factor, vectorCombination((mixed) 1, angle.dI, (mixed) 1, angle.dK));
 }
 
-// The gradient of lambda*flow + wall, in which `gradientRow` has that of ln p without the volume element, turned into forces.
+// What the forces of a molecule come from: the gradient of lambda*flow + wall, in which `gradientRow` has that of ln p without the volume element.
+typedef struct {
+    GLOBAL mm_ulong* buffers;
+    GLOBAL const int* molecule;
+    int paddedNumAtoms;
+    mixed thermalEnergy;
+    mixed flowFactor;       // of ln p
+    mixed chiFactor;        // of the logarithm of chi
+    bool flow;              // where chi is 0, so are all its derivatives, exactly
+} FlowForces;
+
+static DEVICE inline mixed chiFactorOf(Layout layout, MixedArena arena, FlowForces forces, int i, int t) {
+    return forces.flow ? forces.chiFactor/AT(arena, layout->chiRow+i) : (mixed) 0;
+}
+
+static DEVICE inline void addBondForces(Layout layout, Indices indices, Constants constants, MixedArena arena, FlowForces forces, int i, int t) {
+    Range range = rangeOf(layout, constants, i);
+    Bond bond = bondOf(layout, indices, arena, i, t);
+    mixed b = bond.length;
+    mixed g = wallOf(b, range).d1;
+    if (forces.flow) {
+        Continued s = saturate(b, range->lower, range->upper, range->margin);
+        g += forces.flowFactor*s.d1*(AT(arena, layout->gradientRow+i)-range->volumePower/s.value)
+                +chiFactorOf(layout, arena, forces, i, t)*chiOfLength(b, range->chiLow0, range->inverseChiLow).d1;
+    }
+    Indices ij = indices+layout->bondIndex+2*i;
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ij[0]], -forces.thermalEnergy*g, bond.dI);
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ij[1]], forces.thermalEnergy*g, bond.dI);
+}
+
+// Of an angle, or of the angle jkl of a torsion, which is no coordinate of the flow; g is with respect to the cosine: d angle = -d cosine/sine.
+static DEVICE inline void addAngleForces(Layout layout, Indices indices, Constants constants, MixedArena arena, FlowForces forces, int j, int t) {
+    const int i = layout->numBonds+j;
+    const bool isCoordinate = (j < layout->numAngles);
+    Range range = rangeOf(layout, constants, i);
+    Indices ijk = indices+(isCoordinate ? layout->angleIndex+3*j : layout->torsionIndex+4*(j-layout->numAngles)+1);
+    Angle angle = angleOf(layout, arena, ijk, t);
+    mixed g = wallOf(angle.cosine, range).d1;
+    if (forces.flow) {
+        g += chiFactorOf(layout, arena, forces, i, t)*chiOf(angle.cosine, range).d1;
+        if (isCoordinate) {
+            mixed theta = atan2(angle.sine, angle.cosine);
+            Continued s = saturate(theta, range->lower, range->upper, range->margin);
+            if (s.d1 != 0)
+                g -= forces.flowFactor*s.d1*(AT(arena, layout->gradientRow+i)*(mixed) (1/PI)
+                        -range->volumePower*cos(s.value)/sin(s.value))/angle.sine;
+        }
+    }
+    if (g != 0)
+        addAngleForce(forces.buffers, forces.paddedNumAtoms, forces.molecule, ijk, -forces.thermalEnergy*g, angle);
+}
+
+static DEVICE inline void addTorsionForces(Layout layout, Indices indices, MixedArena arena, FlowForces forces, int j, int t) {
+    if (!forces.flow)
+        return;
+    Indices ijkl = indices+layout->torsionIndex+4*j;
+    Torsion phi = torsionOf(layout, indices, arena, j, t);
+    mixed f = -forces.thermalEnergy*forces.flowFactor*AT(arena, layout->gradientRow+layout->numBonds+layout->numAngles+j)*(mixed) (0.5/PI);
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ijkl[0]], f, phi.dI);
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ijkl[1]], f, phi.dJ);
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ijkl[2]], f, phi.dK);
+    addForce(forces.buffers, forces.paddedNumAtoms, forces.molecule[ijkl[3]], f, phi.dL);
+}
+
 static DEVICE void addForces(Layout layout, Indices indices, Constants constants, MixedArena arena, mixed lambda,
         GLOBAL const int* atoms, int firstMolecule, int numMolecules, int paddedNumAtoms,
         GLOBAL mm_ulong* forceBuffers) {
-    const int numBonds = layout->numBonds, numAngles = layout->numAngles;
-    const mixed thermalEnergy = constants[layout->thermalEnergyConstant], ceiling = constants[layout->ceilingConstant];
-    FOR_EACH(numBonds+numAngles+layout->numTorsions) {
+    const int numBonds = layout->numBonds, numAngles = layout->numAngles, numTorsions = layout->numTorsions;
+    const int firstAngle = ROWS_OF_A_KIND(numBonds), firstTorsion = firstAngle+ROWS_OF_A_KIND(numAngles+numTorsions);
+    FOR_EACH(firstTorsion+numTorsions) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         if (firstMolecule+t >= numMolecules)
             continue;
-        GLOBAL const int* molecule = atoms+(firstMolecule+t)*layout->numParticles;
-        Range range = rangeOf(layout, constants, i);
-        mixed chi = AT(arena, layout->totalRow), logProb = AT(arena, layout->totalRow+3);
-        // Where chi is 0, so are all its derivatives, exactly.
-        bool flow = (chi > 0);
-        mixed flowFactor = -lambda*chi, chiFactor = 0;
-        if (flow)
-            chiFactor = -lambda*chi*(logProb+ceiling)/AT(arena, layout->chiRow+i);
-        if (i < numBonds) {
-            Bond bond = bondOf(layout, indices, arena, i, t);
-            mixed b = bond.length;
-            mixed g = wallOf(b, range).d1;
-            if (flow) {
-                Continued s = saturate(b, range->lower, range->upper, range->margin);
-                g += flowFactor*s.d1*(AT(arena, layout->gradientRow+i)-range->volumePower/s.value)
-                        +chiFactor*chiOfLength(b, range->chiLow0, range->inverseChiLow).d1;
-            }
-            Indices ij = indices+layout->bondIndex+2*i;
-            addForce(forceBuffers, paddedNumAtoms, molecule[ij[0]], -thermalEnergy*g, bond.dI);
-            addForce(forceBuffers, paddedNumAtoms, molecule[ij[1]], thermalEnergy*g, bond.dI);
+        const mixed chi = AT(arena, layout->totalRow);
+        FlowForces forces;
+        forces.buffers = forceBuffers;
+        forces.molecule = atoms+(firstMolecule+t)*layout->numParticles;
+        forces.paddedNumAtoms = paddedNumAtoms;
+        forces.thermalEnergy = constants[layout->thermalEnergyConstant];
+        forces.flowFactor = -lambda*chi;
+        forces.chiFactor = forces.flowFactor*(AT(arena, layout->totalRow+3)+constants[layout->ceilingConstant]);
+        forces.flow = (chi > 0);
+        if (i < firstAngle) {
+            if (i < numBonds)
+                addBondForces(layout, indices, constants, arena, forces, i, t);
         }
-        else if (i < numBonds+numAngles) {
-            Indices ijk = indices+layout->angleIndex+3*(i-numBonds);
-            Angle angle = angleOf(layout, arena, ijk, t);
-            // of the cosine: d angle = -d cosine/sine
-            mixed g = wallOf(angle.cosine, range).d1;
-            if (flow) {
-                mixed theta = atan2(angle.sine, angle.cosine);
-                Continued s = saturate(theta, range->lower, range->upper, range->margin);
-                g += chiFactor*chiOf(angle.cosine, range).d1;
-                if (s.d1 != 0)
-                    g -= flowFactor*s.d1*(AT(arena, layout->gradientRow+i)*(mixed) (1/PI)
-                            -range->volumePower*cos(s.value)/sin(s.value))/angle.sine;
-            }
-            addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijk, -thermalEnergy*g, angle);
+        else if (i < firstTorsion) {
+            if (i-firstAngle < numAngles+numTorsions)
+                addAngleForces(layout, indices, constants, arena, forces, i-firstAngle, t);
         }
-        else {
-            Indices ijkl = indices+layout->torsionIndex+4*(i-numBonds-numAngles);
-            Angle angle = angleOf(layout, arena, ijkl+1, t);
-            mixed g = wallOf(angle.cosine, range).d1;
-            if (flow)
-                g += chiFactor*chiOf(angle.cosine, range).d1;
-            if (g != 0)
-                addAngleForce(forceBuffers, paddedNumAtoms, molecule, ijkl+1, -thermalEnergy*g, angle);
-            if (!flow)
-                continue;
-            Torsion phi = torsionOf(layout, indices, arena, i-numBonds-numAngles, t);
-            mixed f = -thermalEnergy*flowFactor*AT(arena, layout->gradientRow+i)*(mixed) (0.5/PI);
-            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[0]], f, phi.dI);
-            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[1]], f, phi.dJ);
-            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[2]], f, phi.dK);
-            addForce(forceBuffers, paddedNumAtoms, molecule[ijkl[3]], f, phi.dL);
-        }
+        else
+            addTorsionForces(layout, indices, arena, forces, i-firstTorsion, t);
     }
 }

@@ -35,7 +35,7 @@ typedef real4 Lanes;
 #endif
 #define CHUNKS (TILE/LANES)
 
-// Work-items of a warp read each other's numbers: all of them, at the same place of the program.
+// Work-items of a warp read each other's numbers: all of them, at the same place of the program. FROM_FIRST is of each `number`, a power of two.
 #ifdef SUMS_IN_WARPS
 #if TILE != 1
 #error "work-items of a warp add up the sums of one molecule alone"
@@ -44,9 +44,13 @@ typedef real4 Lanes;
 #ifdef USE_HIP
 #define FROM_NEIGHBOUR(value, bits) __shfl_xor(value, bits)
 #define FROM_BEFORE(value, distance) __shfl_up(value, distance)
+#define FROM_AFTER(value, distance) __shfl_down(value, distance)
+#define FROM_FIRST(value, number) __shfl(value, 0, number)
 #else
 #define FROM_NEIGHBOUR(value, bits) __shfl_xor_sync(0xffffffff, value, bits)
 #define FROM_BEFORE(value, distance) __shfl_up_sync(0xffffffff, value, distance)
+#define FROM_AFTER(value, distance) __shfl_down_sync(0xffffffff, value, distance)
+#define FROM_FIRST(value, number) __shfl_sync(0xffffffff, value, 0, number)
 #endif
 #endif
 
@@ -58,10 +62,12 @@ typedef TABLE const FlowLayout* Layout;
 typedef TABLE const FlowStage* Stage;
 typedef TABLE const FlowStep* Step;
 typedef TABLE const FlowProduct* Product;
+typedef TABLE const FlowRound* Rounds;
 typedef TABLE const FlowRange* Range;
 typedef TABLE const int* Indices;
 typedef TABLE const mixed* Constants;
 typedef GLOBAL const real* Weights;
+typedef GLOBAL const int4* Quads;    // a FlowQuad is two of them
 typedef ARENA mixed* MixedArena;
 typedef ARENA real* RealArena;
 typedef KEPT real* KeptArena;
@@ -70,5 +76,11 @@ typedef KEPT real* KeptArena;
 #define FOR_EACH(numRows) for (int item_ = LOCAL_ID; item_ < (numRows)*TILE; item_ += LOCAL_SIZE)
 #define ITEM_ROW (item_/TILE)
 #define ITEM_MOLECULE (item_%TILE)
+// So many rows as rows of one kind take, where rows of another kind follow: of one molecule, whole warps, which then do only one kind of work.
+#if TILE == 1
+#define ROWS_OF_A_KIND(numRows) (((numRows)+31)/32*32)
+#else
+#define ROWS_OF_A_KIND(numRows) (numRows)
+#endif
 // One molecule's number of a row.
 #define AT(arena, row) (arena)[(row)*TILE+t]

@@ -395,8 +395,8 @@ inline void __syncwarp(unsigned int = 0xffffffff) {
 }
 
 template <class T>
-T __shfl_sync(unsigned int, T value, int source) {
-    return emulator::shuffled(value, source);
+T __shfl_sync(unsigned int, T value, int source, int width = EMULATOR_WARP_SIZE) {
+    return emulator::shuffled(value, emulator::lane()/width*width+source%width);
 }
 
 template <class T>

@@ -151,7 +151,10 @@ private:
 
     /** Let a warp go on if it waits for itself. Those of it that have ended are not waited for. */
     bool passWarpBarrier(unsigned int first, unsigned int end) {
-        if (count(first, end, State::AtWarpBarrier) == 0)
+        // Its cluster may have come together while it was the turn of others.
+        if (count(first, end, State::AtWarpBarrier) == 0 || std::any_of(threads.begin()+first, threads.begin()+end, [&](const Thread& thread) {
+                return isReady(thread);
+            }))
             return false;
         if (!shape.warpsMayBranch && count(first, end, State::AtBlockBarrier)+count(first, end, State::AtClusterBarrier) > 0)
             throw std::runtime_error("of a warp some work-items wait for the warp, others for the block or the cluster");
