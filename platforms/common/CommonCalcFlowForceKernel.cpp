@@ -148,8 +148,8 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
         localBytes = chosen.localBytes;
     // OpenCL has no exchange of numbers within warps that all devices know.
     const bool hasWarps = (getPlatform().getName() == "CUDA" || getPlatform().getName() == "HIP");
-    shape.sumsInWarps = (hasWarps && shape.tile == 1 && shape.groupSize%flowKernelWarp == 0);
-    if (shape.sumsInWarps)
+    shape.sumsInWarps = (hasWarps && shape.groupSize%flowKernelWarp == 0);
+    if (shape.sumsInWarps && shape.tile == 1)
         shape.cluster = cluster;
     LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
     if (local.variant.numRealRows == 0 && shape.cluster > 1) {
@@ -169,8 +169,9 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     if (kernel->getMaxBlockSize() < chosen.groupSize)
         throw OpenMM::OpenMMException("FlowForce: OPENMMFLOW_KERNEL_SHAPE wants groups of "+std::to_string(chosen.groupSize)+
                 " work-items, but registers and the device allow for "+std::to_string(kernel->getMaxBlockSize()));
+    const int unit = std::max(flowKernelWarp, shape.slices*shape.tile/flowKernelLanes(shape.tile));
     if (kernel->getMaxBlockSize() < shape.groupSize)
-        shape.groupSize = std::max(kernel->getMaxBlockSize()/flowKernelWarp*flowKernelWarp, 1);
+        shape.groupSize = std::max(kernel->getMaxBlockSize()/unit*unit, 1);
     DevicePlan plan(force, shape);
     plan.table.resize(local.tableNumbers);
     plan.constants.resize(local.numConstants);

@@ -41,8 +41,10 @@ public:
     }
 
     void build() {
-        if (shape.sumsInWarps)
+        if (shape.sumsInWarps) {
             plan.slices = (shape.slices > 0 ? shape.slices : bestSlices());
+            plan.weights.resize(4);    // what is added where there are no biases
+        }
         addGeometry();
         for (const Layer& layer : architecture.layers)
             if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer)) {
@@ -87,7 +89,7 @@ public:
         layout().partialRow = realRows(mostPartialSums);
         // After the last round is one more, which is looked at and not done.
         if (shape.sumsInWarps)
-            plan.quads.insert(plan.quads.end(), shape.groupSize/plan.slices*shape.cluster, noQuad());
+            plan.quads.insert(plan.quads.end(), quadsOfRound(plan.slices)*shape.cluster, noQuad());
         layout().numMixedRows = numMixedRows;
         layout().numRealRows = numRealRows;
         layout().numKeptRows = numKeptRows;
@@ -653,63 +655,86 @@ private:
 
     /** A step where work-items of a warp exchange numbers. step.numQuads is the number of quads for each group. */
     void addRounds(const FlowStep& step, const std::vector<PlannedProduct>& items) {
-        const std::size_t quadsOfRound = shape.groupSize/plan.slices, numRounds = (step.numQuads+quadsOfRound-1)/quadsOfRound;
+        const std::size_t size = quadsOfRound(plan.slices), numRounds = (step.numQuads+size-1)/size;
         std::vector<std::vector<FlowQuad>> ofGroups(shape.cluster);
-        for (const auto& [product, matrix] : items)
-            for (int column = 0; column < product.numQuads*shape.cluster; column++)
-                ofGroups[column%shape.cluster].push_back(4*column < product.outputs ? addQuad(product, matrix, 4*column) : noQuad());
+        for (const auto& [product, matrix] : items) {
+            // Work-items side by side have neighbouring quads of a tile, and one quad of a single molecule.
+            const bool together = (shape.tile > 1);
+            const int matrixOfAll = (together ? addMatrix(product.inputs, product.outputs, product.numQuads, plan.slices, matrix)/4 : 0);
+            for (int column = 0; column < product.numQuads*shape.cluster; column++) {
+                FlowQuad quad = noQuad();
+                if (4*column < product.outputs) {
+                    quad = quadOf(product, 4*column);
+                    quad.matrix = matrixOfAll+column*plan.slices;
+                    quad.matrixStride = product.numQuads*plan.slices;
+                    if (!together) {
+                        quad.matrixStride = plan.slices;
+                        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, [&, &matrix = matrix](int input, int o) {
+                            return matrix(input, 4*column+o);
+                        })/4;
+                    }
+                }
+                ofGroups[column%shape.cluster].push_back(quad);
+            }
+        }
         for (std::size_t round = 0; round < numRounds; round++) {
             rounds.push_back({step.activation, round+1 == numRounds, 0});
             for (const std::vector<FlowQuad>& quads : ofGroups)
-                for (std::size_t i = round*quadsOfRound; i < (round+1)*quadsOfRound; i++)
+                for (std::size_t i = round*size; i < (round+1)*size; i++)
                     plan.quads.push_back(i < quads.size() ? quads[i] : noQuad());
         }
     }
 
     static FlowQuad noQuad() {
         FlowQuad quad = {};
-        quad.matrix = 1;
-        quad.slopeRow = quad.factorRow = -1;
+        quad.slopeRow = -1;
         return quad;
     }
 
-    /** Four outputs from `output` on, or as many as there are. */
-    FlowQuad addQuad(const FlowProduct& product, const Matrix& matrix, int output) {
+    /** Four outputs from `output` on, or as many as there are, without its matrix. */
+    FlowQuad quadOf(const FlowProduct& product, int output) {
         FlowQuad quad = noQuad();
         quad.inputs = product.inputs;
         quad.outputs = std::min(product.outputs-output, 4);
         quad.sourceRow = product.sourceRow;
         quad.targetRow = product.targetRow+output;
-        (product.activated ? quad.slopeRow : quad.factorRow) = (product.slopeRow >= 0 ? product.slopeRow+output : -1);
-        addMatrix(1, 4, 1, 1, [&](int, int o) {
-            return product.biasWeight >= 0 && o < quad.outputs ? plan.weights[product.biasWeight+output+o] : 0;
-        });
-        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, [&](int input, int o) {
-            return matrix(input, output+o);
-        })/4;
+        if (product.slopeRow >= 0)
+            quad.slopeRow = (product.activated ? product.slopeRow+output : FACTOR_ROW(product.slopeRow+output));
+        if (product.biasWeight >= 0)
+            quad.biasWeight = addMatrix(1, quad.outputs, 1, 1, [&](int, int o) {
+                return plan.weights[product.biasWeight+output+o];
+            });
         return quad;
     }
 
+    /** Work-items of a group that share a quad are so many slices of so many chunks of molecules. */
+    std::size_t quadsOfRound(int slices) const {
+        return shape.groupSize/(slices*shape.tile/flowKernelLanes(shape.tile));
+    }
+
     /**
-     * Of how many slices sums are where work-items of a warp add them up: as many as make the least of instructions. An output of a quad has a slice
-     * that finishes it, so there are four at least.
+     * Of how many slices sums are where work-items of a warp add them up: as many as make the least of instructions. Of a single molecule an output of
+     * a quad has a slice that finishes it, so there are four at least.
      */
     int bestSlices() const {
         // Counted in the machine code for sm_90: for each input of a slice, and for each round.
-        constexpr long long forInput = 6, forRound = 80;
-        int best = 4;
+        const int lanes = flowKernelLanes(shape.tile), chunks = shape.tile/lanes;
+        const long long forInput = 2+4*lanes, forRound = 60+20*lanes;
+        int best = 0;
         long long least = 0;
-        for (int slices = 4; slices <= flowKernelWarp; slices *= 2) {
+        for (int slices = (shape.tile == 1 ? 4 : 1); slices <= flowKernelWarp; slices *= 2) {
+            // Groups may yet have to be smaller.
+            if (shape.groupSize%(slices*chunks) != 0 || slices*chunks > 4*flowKernelWarp)
+                break;
             long long instructions = 0;
             for (const Layer& layer : architecture.layers)
                 if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
                     for (bool forward : {true, false})
                         for (const Depth& depth : depthsOf(coupling->conditioner, forward)) {
-                            const int quadsOfRound = shape.groupSize/slices;
-                            const long long numRounds = (depth.numQuads+quadsOfRound-1)/quadsOfRound;
+                            const long long size = quadsOfRound(slices), numRounds = (depth.numQuads+size-1)/size;
                             instructions += numRounds*(forRound+forInput*((depth.mostInputs+slices-1)/slices));
                         }
-            if (slices == 4 || instructions < least) {
+            if (best == 0 || instructions < least) {
                 best = slices;
                 least = instructions;
             }

@@ -22,7 +22,7 @@ struct DevicePlan {
         int tile;         // molecules of a tile
         int groupSize;    // work-items of a group
         bool keepsApart = false;    // what couplings keep for the way back is not among the rows that they work on
-        bool sumsInWarps = false;   // work-items of a warp add up the slices of a sum: for tiles of one molecule, and groups of whole warps
+        bool sumsInWarps = false;   // work-items of a warp add up the slices of a sum: for groups of whole warps
         int cluster = 1;            // groups that share out the products of a molecule, where sums are in warps and arenas are local
         int slices = 0;             // of a sum, where sums are in warps; 0 where the plan chooses
     };

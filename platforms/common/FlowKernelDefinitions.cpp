@@ -32,8 +32,8 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
         definitions["ACTIVATION"] = std::to_string(*parts.activation);
     if (variant.slices > 0) {
         definitions["SUMS_IN_WARPS"] = std::to_string(flowKernelWarp);
+        definitions["GROUP_SIZE"] = std::to_string(variant.groupSize);
         definitions["SLICES"] = std::to_string(variant.slices);
-        definitions["PORTION"] = std::to_string(flowKernelPortion);
     }
     if (variant.numRealRows > 0) {
         definitions["ARENAS_ARE_LOCAL"] = "1";

@@ -24,7 +24,8 @@ struct FlowKernelVariant {
     int numMixedRows = 0, numRealRows = 0;    // of arenas in local memory; 0 for arenas in global memory
     bool keptIsGlobal = false;    // of arenas in local memory: what is kept for the way back is elsewhere
     int numTableNumbers = 0, numConstants = 0;    // of tables in local memory, likewise
-    int slices = 0;               // of a sum, if work-items of a warp add them up; else 0. See DevicePlan::Shape, as for
+    int groupSize = 512;          // see DevicePlan::Shape, as for
+    int slices = 0;               // of a sum, if work-items of a warp add them up; else 0
     int cluster = 1;
 };
 
@@ -33,9 +34,6 @@ constexpr int flowKernelSumSlices = 16;
 
 /** Work-items that exchange numbers without a barrier; of HIP's larger warps it is a half. */
 constexpr int flowKernelWarp = 32;
-
-/** Inputs of a slice of a sum that are read at once where work-items of a warp add slices up. */
-constexpr int flowKernelPortion = 4;
 
 /** Molecules that a work-item multiplies a weight with at once. */
 constexpr int flowKernelLanes(int tile) {

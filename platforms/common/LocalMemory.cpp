@@ -13,6 +13,7 @@ LocalMemory::LocalMemory(const FlowForce& force, DevicePlan::Shape shape, int av
     const DevicePlan plan(force, shape);
     variant.tile = shape.tile;
     variant.parts = plan.parts;
+    variant.groupSize = shape.groupSize;
     variant.slices = plan.slices;
     variant.cluster = shape.cluster;
     // Numbers are rounded up, so that compilers find what they have compiled before. What is kept apart adds two operations to a coupling.

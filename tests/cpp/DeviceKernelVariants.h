@@ -29,12 +29,12 @@ inline auto compiledVariants(const std::vector<std::string>& architectures) {
     usual.activation = 0;
     all.block = all.mixtures = all.mixtureRoots = all.transformers = true;
     const std::vector<NamedVariant> variants = {
-        {"OneLocal", {1, usual, 448, 3584, false, 2048, 512, 4}},
-        {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512, 4}},
-        {"One", {1, usual}},
-        {"TileOf4", {4, usual, 0, 0, false, 2560, 896}},
-        {"TileOf32", {32, usual, 0, 0, false, 2560, 896}},
-        {"OneOfAllParts", {1, all, 0, 0, false, 0, 0, 4}}};
+        {"OneLocal", {1, usual, 448, 3584, false, 2048, 512, 512, 4}},
+        {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512, 512, 4}},
+        {"One", {1, usual, 0, 0, false, 0, 0, 512, 4}},
+        {"TileOf4", {4, usual, 0, 0, false, 2560, 896, 512, 2}},
+        {"TileOf32", {32, usual, 0, 0, false, 2560, 896, 512, 2}},
+        {"OneOfAllParts", {1, all, 0, 0, false, 0, 0, 512, 4}}};
     return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
 }
 
@@ -47,7 +47,7 @@ inline auto clusterVariants(const std::vector<std::string>& architectures) {
     for (int cluster : {2, 8})
         for (bool keptIsGlobal : {false, true})
             variants.push_back({"ClusterOf"+std::to_string(cluster)+(keptIsGlobal ? "ThatKeepsApart" : ""),
-                    {1, usual, 448, 3584, keptIsGlobal, 2048, 512, 32, cluster}});
+                    {1, usual, 448, 3584, keptIsGlobal, 2048, 512, 512, 32, cluster}});
     return testing::Combine(testing::Values("single", "mixed", "double"), testing::ValuesIn(variants), testing::ValuesIn(architectures));
 }
 

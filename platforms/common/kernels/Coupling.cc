@@ -308,31 +308,32 @@ static DEVICE inline real throughSharesInWarp(real gradient, real share, int k, 
     return share*(gradient-sumInWarp(share*gradient, number));
 }
 
-// The softmaxes, components and mixtures of a coupling for one molecule: components of a coordinate are work-items side by side. For the way back, if
+// The softmaxes, components and mixtures of a coupling: components of a coordinate of a molecule are work-items side by side. For the way back, if
 // there is one, each leaves the derivatives of F and F' of its coordinate with respect to its raw parameters, (2, MIXTURE_PARAMETERS, work-items).
 static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, Constants constants, MixedArena arena, RealArena realArena,
         KeptArena kept, bool isWayBack) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*number;
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*TILE*number;
+    const int next = D*TILE;
     for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
-        const int k = item&(number-1), d = item>>stage->log2Components;
+        const int k = item&(number-1), t = (item>>stage->log2Components)%TILE, d = (item>>stage->log2Components)/TILE;
         const bool has = (k < K && d < D), circular = (d >= stage->numIntervals);
-        RealArena raw = realArena+stage->rawRow+k*D+d;
+        RealArena raw = &AT(realArena, stage->rawRow+k*D+d);
         const real weight = softmaxInWarp(has ? raw[0] : (real) 0, has, number);
         real share = 0, shares = 0;
         if (stage->published) {
-            share = softmaxInWarp(has ? raw[2*K*D] : (real) 0, has, number);
+            share = softmaxInWarp(has ? raw[2*K*next] : (real) 0, has, number);
             shares = share;
             for (int distance = 1; distance < number; distance <<= 1) {
                 const real before = FROM_BEFORE(shares, distance);
                 shares += (k >= distance ? before : (real) 0);
             }
         }
-        const real x = (has ? realArena[stage->argumentRow+d] : (real) 0);
+        const real x = (has ? AT(realArena, stage->argumentRow+d) : (real) 0);
         FlowComponent c;
         FlowComponentValue v;
         real value = 0, d1 = 0, d2 = 0;
         if (has) {
-            c = mixtureHead(stage, constants, raw, D, k, circular, weight, shares);
+            c = mixtureHead(stage, constants, raw, next, k, circular, weight, shares);
             v = componentValue(stage, c, x, circular);
             value = v.value.value;
             d1 = v.value.d1;
@@ -340,7 +341,7 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
         }
         const real F = sumInWarp(weight*value, number), F1 = sumInWarp(weight*d1, number), F2 = sumInWarp(weight*d2, number);
         if (k == 0 && d < D)
-            setMixture(layout, stage, indices, arena, realArena, d, 0, F, F1, F2);
+            setMixture(layout, stage, indices, arena, realArena, d, t, F, F1, F2);
         if (!isWayBack)
             continue;
 #pragma unroll
@@ -353,7 +354,7 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
             if (stage->published)
                 muGradient = throughSharesInWarp(muGradient, share, k, number);
             if (has) {
-                KeptArena derivative = kept+stage->keptRow+order*MIXTURE_PARAMETERS*numItems+item;
+                KeptArena derivative = kept+stage->keptRow*TILE+order*MIXTURE_PARAMETERS*numItems+item;
                 derivative[0] = weight*(order == 0 ? value-F : d1-F1);
                 derivative[numItems] = weight*c.dAlpha*g.alpha;
                 derivative[2*numItems] = muGradient;
@@ -365,21 +366,22 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
 }
 
 static DEVICE void mixtureBackwardInWarps(Layout layout, Stage stage, Indices indices, MixedArena arena, RealArena realArena, KeptArena kept) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*number;
+    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*TILE*number;
     for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
-        const int k = item&(number-1), d = item>>stage->log2Components;
+        const int k = item&(number-1), t = (item>>stage->log2Components)%TILE, d = (item>>stage->log2Components)/TILE;
         const int row = layout->gradientRow+indices[stage->transformedIndex+min(d, D-1)];
         // The first one alone reads what it is to write.
-        const real yGradient = FROM_FIRST(k == 0 && d < D ? (real) arena[row] : (real) 0, number);
+        const real yGradient = FROM_FIRST(k == 0 && d < D ? (real) AT(arena, row) : (real) 0, number);
         if (k < K && d < D) {
-            const real slope = realArena[stage->mixtureSlopeRow+d], inverseSlope = (real) 1/slope;
+            const real slope = AT(realArena, stage->mixtureSlopeRow+d), inverseSlope = (real) 1/slope;
 #pragma unroll
             for (int parameter = 0; parameter < MIXTURE_PARAMETERS; parameter++) {
-                KeptArena derivative = kept+stage->keptRow+parameter*numItems+item;
-                realArena[stage->rawGradientRow+(parameter*K+k)*D+d] = yGradient*derivative[0]+inverseSlope*derivative[MIXTURE_PARAMETERS*numItems];
+                KeptArena derivative = kept+stage->keptRow*TILE+parameter*numItems+item;
+                AT(realArena, stage->rawGradientRow+(parameter*K+k)*D+d) = yGradient*derivative[0]+
+                        inverseSlope*derivative[MIXTURE_PARAMETERS*numItems];
             }
             if (k == 0)
-                arena[row] = yGradient*slope+realArena[stage->curvatureRow+d]*inverseSlope;
+                AT(arena, row) = yGradient*slope+AT(realArena, stage->curvatureRow+d)*inverseSlope;
         }
     }
 }

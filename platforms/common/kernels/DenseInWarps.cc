@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The dense networks for one molecule, where work-items of a warp read each other's numbers, and groups of a cluster each other's memory. Some
-// work-items side by side have a quad of outputs, each a slice of its inputs. Everything but the sources is on its way before it is the quad's turn:
-// weights one round ahead, and where they are two, as a work-item that waits for the one cannot ask for the other.
+// The dense networks where work-items of a warp read each other's numbers, and groups of a cluster each other's memory. Some work-items side by side
+// have a quad of outputs of LANES molecules, each a slice of its inputs. What is in global memory is on its way before it is the quad's turn: weights
+// one round ahead, and where they are two, as a work-item that waits for the one cannot ask for the other.
 
 #if CLUSTER > 1
 #if !defined(SUMS_IN_WARPS) || !defined(ARENAS_ARE_LOCAL)
@@ -19,83 +19,130 @@
 #endif
 
 #ifdef SUMS_IN_WARPS
-// What is read from global memory for a quad: the first weights of this slice; what is added to output number slice%4, and what that is multiplied
-// with.
+#define QUADS_OF_ROUND (LOCAL_SIZE/(SLICES*CHUNKS))
+// Which slice a work-item has, and of which molecules.
+#define SLICE (LOCAL_ID%SLICES)
+#define CHUNK (LOCAL_ID/SLICES%CHUNKS)
+// How many outputs of its quad it finishes, and which: those that its neighbours do not.
+#if SLICES < 4
+#define NUM_OWN (4/SLICES)
+#else
+#define NUM_OWN 1
+#endif
+#define OWN_OUTPUT(j) (SLICE%4+(j)*SLICES)
+// Inputs whose weights and sources are on their way at once. A tile has more to do with each before it needs the next.
+#if TILE == 1
+#define PORTION 4
+#else
+#define PORTION 6
+#endif
+// From the weights of one input of a slice to those of the next. One molecule waits for addresses, so here they are constant.
+#if TILE == 1
+#define MATRIX_STRIDE(quad) SLICES
+#else
+#define MATRIX_STRIDE(quad) (quad).matrixStride
+#endif
+
+// What is read from global memory for a quad: the first weights of this slice; what is added to its own outputs, and what they are multiplied with.
 typedef struct {
     real4 portion[PORTION];
-    real bias, factor;
+    real biases[NUM_OWN];
+    Lanes factors[NUM_OWN];
 } FlowQuadWeights;
 
 // Of this work-item in a round.
 static DEVICE inline FlowQuad quadOf(int round, Quads quads) {
-    Quads numbers = quads+2*((round*CLUSTER+RANK)*(LOCAL_SIZE/SLICES)+LOCAL_ID/SLICES);
+    Quads numbers = quads+2*((round*CLUSTER+RANK)*QUADS_OF_ROUND+LOCAL_ID/(SLICES*CHUNKS));
     const int4 a = numbers[0], b = numbers[1];
     FlowQuad quad;
     quad.matrix = a.x;
-    quad.inputs = a.y;
-    quad.sourceRow = a.z;
-    quad.targetRow = a.w;
-    quad.outputs = b.x;
-    quad.slopeRow = b.y;
-    quad.factorRow = b.z;
+    quad.matrixStride = a.y;
+    quad.inputs = a.z;
+    quad.sourceRow = a.w;
+    quad.targetRow = b.x;
+    quad.outputs = b.y;
+    quad.biasWeight = b.z;
+    quad.slopeRow = b.w;
     return quad;
 }
 
-// This slice's inputs have numbers slice, slice+SLICES... of all; `left` is how far it is from the first of them to the last one.
-static DEVICE inline GLOBAL const real4* matrixOf(FlowQuad quad, Weights weights) {
-    return (GLOBAL const real4*) weights+quad.matrix+LOCAL_ID%SLICES;
+// A slice has inputs SLICE, SLICE+SLICES... of all; `left` is how far it is from the next of them to the last.
+static DEVICE inline real4 fetchWeight(GLOBAL const real4* matrix, int matrixStride, int left, int j) {
+    real4 weight = make_real4(0);
+    if (j*SLICES <= left)
+        weight = matrix[j*matrixStride];
+    return weight;
 }
 
-static DEVICE inline void fetchPortion(real4 portion[PORTION], GLOBAL const real4* matrix, int left) {
-#pragma unroll
-    for (int j = 0; j < PORTION; j++) {
-        portion[j] = make_real4(0);
-        if (j*SLICES <= left)
-            portion[j] = matrix[j*SLICES];
-    }
+static DEVICE inline Lanes fetchSource(ARENA const Lanes* source, int left, int j) {
+    Lanes value = TO_LANES((real) 0);
+    if (j*SLICES <= left)
+        value = source[j*SLICES*CHUNKS];
+    return value;
 }
 
 static DEVICE inline FlowQuadWeights fetchWeights(FlowQuad quad, Weights weights, KeptArena kept) {
-    const int o = LOCAL_ID%4;
     FlowQuadWeights fetched;
-    fetchPortion(fetched.portion, matrixOf(quad, weights), quad.inputs-1-LOCAL_ID%SLICES);
-    fetched.bias = weights[4*(quad.matrix-1)+o];
-    fetched.factor = 1;
-    if (quad.factorRow >= 0 && o < quad.outputs)
-        fetched.factor = kept[quad.factorRow+o];
+#pragma unroll
+    for (int j = 0; j < PORTION; j++)
+        fetched.portion[j] = fetchWeight((GLOBAL const real4*) weights+quad.matrix+SLICE, MATRIX_STRIDE(quad), quad.inputs-1-SLICE, j);
+#pragma unroll
+    for (int j = 0; j < NUM_OWN; j++) {
+        const int o = OWN_OUTPUT(j);
+        fetched.biases[j] = weights[quad.biasWeight+o];
+        fetched.factors[j] = TO_LANES((real) 1);
+        if (quad.slopeRow < -1 && o < quad.outputs)
+            fetched.factors[j] = ((KEPT Lanes*) kept)[(FACTOR_ROW(quad.slopeRow)+o)*CHUNKS+CHUNK];
+    }
     return fetched;
 }
 
-static DEVICE inline void addPortion(real sums[4], const real4 portion[PORTION], ARENA const real* source, int left) {
-    // All sources before the first is used.
-    real sources[PORTION];
+// Adds what is there of a portion, and asks for the next one into the same place, which from `matrix` and `source` on has inputs up to `left`.
+static DEVICE inline void addPortion(Lanes sums[4], real4 portion[PORTION], Lanes sources[PORTION], GLOBAL const real4* matrix, int matrixStride,
+        ARENA const Lanes* source, int left) {
 #pragma unroll
     for (int j = 0; j < PORTION; j++) {
-        sources[j] = 0;
-        if (j*SLICES <= left)
-            sources[j] = source[j*SLICES];
-    }
-#pragma unroll
-    for (int j = 0; j < PORTION; j++)
         addProduct(sums, portion[j], sources[j]);
+        portion[j] = fetchWeight(matrix, matrixStride, left, j);
+        sources[j] = fetchSource(source, left, j);
+    }
 }
 
-// Of slices side by side, which have a part of each sum: the whole sum number slice%4. Neighbours first take over half of the sums from each other,
-// then a quarter.
-static DEVICE inline real sumOfSlices(const real sums[4]) {
-    const bool isOdd = (LOCAL_ID%2 > 0), isUpper = (LOCAL_ID%4 > 1);
-    const real lower = (isOdd ? sums[1] : sums[0])+FROM_NEIGHBOUR(isOdd ? sums[0] : sums[1], 1);
-    const real upper = (isOdd ? sums[3] : sums[2])+FROM_NEIGHBOUR(isOdd ? sums[2] : sums[3], 1);
-    real sum = (isUpper ? upper : lower)+FROM_NEIGHBOUR(isUpper ? lower : upper, 2);
+#if LANES == 1
+#define LANES_FROM_NEIGHBOUR(value, bits) FROM_NEIGHBOUR(value, bits)
+#else
+#define LANES_FROM_NEIGHBOUR(value, bits) lanesFromNeighbour(value, bits)
+static DEVICE inline Lanes lanesFromNeighbour(Lanes value, int bits) {
+    return make_real4(FROM_NEIGHBOUR(value.x, bits), FROM_NEIGHBOUR(value.y, bits), FROM_NEIGHBOUR(value.z, bits), FROM_NEIGHBOUR(value.w, bits));
+}
+#endif
+
+// Of slices side by side, which have a part of each sum: the whole sums of their own outputs. Neighbours first take over half of the sums from each
+// other, then a quarter.
+static DEVICE inline void sumSlicesInWarp(const Lanes sums[4], Lanes own[NUM_OWN]) {
+#if SLICES == 1
+    for (int o = 0; o < 4; o++)
+        own[o] = sums[o];
+#else
+    const bool isOdd = (LOCAL_ID%2 > 0);
+    const Lanes lower = (isOdd ? sums[1] : sums[0])+LANES_FROM_NEIGHBOUR(isOdd ? sums[0] : sums[1], 1);
+    const Lanes upper = (isOdd ? sums[3] : sums[2])+LANES_FROM_NEIGHBOUR(isOdd ? sums[2] : sums[3], 1);
+#if SLICES == 2
+    own[0] = lower;
+    own[1] = upper;
+#else
+    const bool isUpper = (LOCAL_ID%4 > 1);
+    own[0] = (isUpper ? upper : lower)+LANES_FROM_NEIGHBOUR(isUpper ? lower : upper, 2);
 #pragma unroll
     for (int bits = 4; bits < SLICES; bits <<= 1)
-        sum += FROM_NEIGHBOUR(sum, bits);
-    return sum;
+        own[0] += LANES_FROM_NEIGHBOUR(own[0], bits);
+#endif
+#endif
 }
 
 // The products of networks, one after the other, from their first round on.
 static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weights weights, RealArena arena, KeptArena kept) {
-    const int last = index+rounds[index].numFollowing, slice = LOCAL_ID%SLICES, o = LOCAL_ID%4;
+    const int last = index+rounds[index].numFollowing;
     // Groups of a cluster write outputs only where all of them are done with what was there. After the first product they are: none has the rows
     // of the one before as its target, and all have waited at its end.
     bool mustWait = (CLUSTER > 1);
@@ -105,47 +152,58 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
     FlowQuadWeights fetched = fetchWeights(quad, weights, kept);
     for (;; index++) {
         const FlowRound round = rounds[index];
-        ARENA const real* source = arena+quad.sourceRow+slice;
-        real sums[4];
-        sums[0] = sums[1] = sums[2] = sums[3] = 0;
-        GLOBAL const real4* matrix = matrixOf(quad, weights);
-        int left = quad.inputs-1-slice;
-        while (left >= PORTION*SLICES) {
-            real4 portion[PORTION];
-            matrix += PORTION*SLICES;
-            fetchPortion(portion, matrix, left-PORTION*SLICES);
-            addPortion(sums, fetched.portion, source, left);
-            source += PORTION*SLICES;
-            left -= PORTION*SLICES;
+        Lanes sums[4], sources[PORTION];
+        sums[0] = sums[1] = sums[2] = sums[3] = TO_LANES((real) 0);
+        ARENA const Lanes* source = (ARENA const Lanes*) arena+(quad.sourceRow+SLICE)*CHUNKS+CHUNK;
+        GLOBAL const real4* matrix = (GLOBAL const real4*) weights+quad.matrix+SLICE;
+        int left = quad.inputs-1-SLICE;
 #pragma unroll
-            for (int j = 0; j < PORTION; j++)
-                fetched.portion[j] = portion[j];
+        for (int j = 0; j < PORTION; j++)
+            sources[j] = fetchSource(source, left, j);
+        while (left >= PORTION*SLICES) {
+            matrix += PORTION*MATRIX_STRIDE(quad);
+            source += PORTION*SLICES*CHUNKS;
+            left -= PORTION*SLICES;
+            // Of a whole portion there is no input to ask after.
+            const int wholePortion = (PORTION-1)*SLICES;
+            if (left >= wholePortion)
+                addPortion(sums, fetched.portion, sources, matrix, MATRIX_STRIDE(quad), source, wholePortion);
+            else
+                addPortion(sums, fetched.portion, sources, matrix, MATRIX_STRIDE(quad), source, left);
         }
-        addPortion(sums, fetched.portion, source, left);
+#pragma unroll
+        for (int j = 0; j < PORTION; j++)
+            addProduct(sums, fetched.portion[j], sources[j]);
         const FlowQuad done = quad;
-        const real bias = fetched.bias, factor = fetched.factor;
+        const FlowQuadWeights ofDone = fetched;
         if (index < last) {
             quad = next;
             next = quadOf(index+2, quads);
             fetched = fetchWeights(quad, weights, kept);
         }
-        real output = bias+sumOfSlices(sums);
+        Lanes own[NUM_OWN];
+        sumSlicesInWarp(sums, own);
         if (mustWait) {
             WAIT_FOR_CLUSTER
             mustWait = false;
         }
-        if (o < done.outputs && slice < 4*CLUSTER) {
-            if (done.slopeRow >= 0) {
-                real slope;
-                output = activateLanes(round.activation, output, &slope);
-                if (slice < 4)
-                    kept[done.slopeRow+o] = slope;
+#pragma unroll
+        for (int j = 0; j < NUM_OWN; j++) {
+            const int o = OWN_OUTPUT(j);
+            if (o < done.outputs && SLICE < 4*CLUSTER) {
+                Lanes output = own[j]+TO_LANES(ofDone.biases[j]);
+                if (done.slopeRow >= 0) {
+                    Lanes slopes;
+                    output = activateLanes(round.activation, output, &slopes);
+                    if (SLICE < 4)
+                        ((KEPT Lanes*) kept)[(done.slopeRow+o)*CHUNKS+CHUNK] = slopes;
+                }
+                else
+                    output *= ofDone.factors[j];
+                // Slices share out the groups that the output goes to.
+                for (int rank = SLICE/4; rank < CLUSTER; rank += (SLICES+3)/4)
+                    ((ARENA Lanes*) ARENA_OF(arena, rank))[(done.targetRow+o)*CHUNKS+CHUNK] = output;
             }
-            else
-                output *= factor;
-            // Slices share out the groups that the output goes to.
-            for (int rank = slice/4; rank < CLUSTER; rank += SLICES/4)
-                ARENA_OF(arena, rank)[done.targetRow+o] = output;
         }
         if (index == last)
             break;

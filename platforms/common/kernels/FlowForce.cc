@@ -80,6 +80,12 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
 #else
 #define CLUSTERED
 #endif
+// So that a multiprocessor has the registers for a group. In double precision groups are made smaller in place of that.
+#if defined(SUMS_IN_WARPS) && !defined(USE_DOUBLE_PRECISION)
+#define BOUNDED __launch_bounds__(GROUP_SIZE)
+#else
+#define BOUNDED
+#endif
 
 /**
  * Energies and forces of all molecules: work-groups, or clusters of them, take tiles of TILE molecules and run the program for each.
@@ -94,7 +100,7 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
  * @param energyBuffer  the energy, kJ/mol, is added to one number for each group,
  * @param derivatives   and its derivative with respect to lambda to number `derivative` out of numDerivatives, if that is not negative
  */
-KERNEL CLUSTERED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
+KERNEL CLUSTERED BOUNDED void computeFlowForce(GLOBAL const int4* RESTRICT globalTable, GLOBAL const mixed* RESTRICT globalConstants,
         GLOBAL const real* RESTRICT weights, GLOBAL const int4* RESTRICT quads, GLOBAL const int* RESTRICT atoms, int firstMolecule, int numMolecules,
         GLOBAL mixed* mixedArenas, GLOBAL real* realArenas, GLOBAL mm_ulong* RESTRICT counters, GLOBAL const real4* RESTRICT posq,
         GLOBAL mm_ulong* RESTRICT forceBuffers, GLOBAL mixed* energyBuffer, GLOBAL mixed* derivatives, int derivative, int numDerivatives,

@@ -183,22 +183,24 @@ typedef struct {
     int slopeRow;               // which then leaves its derivative here, a row that is kept; else the outputs are multiplied with it unless -1
 } FlowProduct;
 
-// The same where work-items of a warp exchange numbers. All of a cluster's work-items take part in a round, SLICES of them for a quad of outputs. A
-// step is one round, or several. Quads of a product go to the groups of a cluster in turn.
+// The same where work-items of a warp exchange numbers. All of a cluster's work-items take part in a round, SLICES of them for a quad of outputs of
+// LANES molecules. A step is one round, or several. Quads of a product go to the groups of a cluster in turn.
 typedef struct {
     int activation;
     int endsStep;
     int numFollowing;           // rounds after this one in the same operation
 } FlowRound;
 
-// All that a work-item has to know, in two vectors of a list of its own: (rounds and one more, CLUSTER, work-items of a group over SLICES). Where
-// there are more places than quads some have no outputs.
+// All that a work-item has to know, in two vectors of a list of its own: (rounds and one more, CLUSTER, quads of a group). Where there are more
+// places than quads some have no outputs.
 typedef struct {
-    int matrix;                 // (inputs) vectors of four weights, and before it a vector of biases
+    int matrix;                 // where its first vector of four weights is,
+    int matrixStride;           // and how far from it that of input number SLICES
     int inputs;
     int sourceRow, targetRow;
     int outputs;                // at most 4
-    int slopeRow;               // where the activation leaves its derivatives, rows that are kept; -1 if there is none
-    int factorRow;              // what the outputs are multiplied with, likewise
-    int unused;
+    int biasWeight;             // of four
+    int slopeRow;               // a row that is kept: where the activation leaves its derivatives, -1 if there is none; or with FACTOR_ROW what the
+                                // outputs are multiplied with
 } FlowQuad;
+#define FACTOR_ROW(row) (-2-(row))

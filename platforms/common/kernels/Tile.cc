@@ -37,9 +37,6 @@ typedef real4 Lanes;
 
 // Work-items of a warp read each other's numbers: all of them, at the same place of the program. FROM_FIRST is of each `number`, a power of two.
 #ifdef SUMS_IN_WARPS
-#if TILE != 1
-#error "work-items of a warp add up the sums of one molecule alone"
-#endif
 #define WHOLE_WARPS(numItems) (((numItems)+SUMS_IN_WARPS-1)/SUMS_IN_WARPS*SUMS_IN_WARPS)
 #ifdef USE_HIP
 #define FROM_NEIGHBOUR(value, bits) __shfl_xor(value, bits)
