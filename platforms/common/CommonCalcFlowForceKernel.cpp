@@ -148,7 +148,9 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
         localBytes = chosen.localBytes;
     // OpenCL has no exchange of numbers within warps that all devices know.
     const bool hasWarps = (getPlatform().getName() == "CUDA" || getPlatform().getName() == "HIP");
-    shape.sumsInWarps = (hasWarps && shape.groupSize%flowKernelWarp == 0);
+    // Work-items side by side share out the molecules of a tile.
+    const int chunks = shape.tile/flowKernelLanes(shape.tile), unit = std::max(flowKernelWarp, chunks);
+    shape.sumsInWarps = (hasWarps && shape.groupSize%unit == 0 && (chunks&(chunks-1)) == 0 && chunks <= 4*flowKernelWarp);
     if (shape.sumsInWarps && shape.tile == 1)
         shape.cluster = cluster;
     LocalMemory local(force, shape, localBytes, realSize(), mixedSize());
@@ -169,9 +171,10 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
     if (kernel->getMaxBlockSize() < chosen.groupSize)
         throw OpenMM::OpenMMException("FlowForce: OPENMMFLOW_KERNEL_SHAPE wants groups of "+std::to_string(chosen.groupSize)+
                 " work-items, but registers and the device allow for "+std::to_string(kernel->getMaxBlockSize()));
-    const int unit = std::max(flowKernelWarp, shape.slices*shape.tile/flowKernelLanes(shape.tile));
-    if (kernel->getMaxBlockSize() < shape.groupSize)
-        shape.groupSize = std::max(kernel->getMaxBlockSize()/unit*unit, 1);
+    if (kernel->getMaxBlockSize() < shape.groupSize) {
+        const int multiple = std::max(unit, shape.slices*chunks);
+        shape.groupSize = std::max(kernel->getMaxBlockSize()/multiple*multiple, 1);
+    }
     DevicePlan plan(force, shape);
     plan.table.resize(local.tableNumbers);
     plan.constants.resize(local.numConstants);

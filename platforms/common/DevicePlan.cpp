@@ -658,20 +658,21 @@ private:
         const std::size_t size = quadsOfRound(plan.slices), numRounds = (step.numQuads+size-1)/size;
         std::vector<std::vector<FlowQuad>> ofGroups(shape.cluster);
         for (const auto& [product, matrix] : items) {
-            // Work-items side by side have neighbouring quads of a tile, and one quad of a single molecule.
-            const bool together = (shape.tile > 1);
-            const int matrixOfAll = (together ? addMatrix(product.inputs, product.outputs, product.numQuads, plan.slices, matrix)/4 : 0);
+            int together = 0;
             for (int column = 0; column < product.numQuads*shape.cluster; column++) {
                 FlowQuad quad = noQuad();
                 if (4*column < product.outputs) {
                     quad = quadOf(product, 4*column);
-                    quad.matrix = matrixOfAll+column*plan.slices;
-                    quad.matrixStride = product.numQuads*plan.slices;
-                    if (!together) {
-                        quad.matrixStride = plan.slices;
-                        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, [&, &matrix = matrix](int input, int o) {
-                            return matrix(input, 4*column+o);
-                        })/4;
+                    const auto fromHere = [&, &matrix = matrix](int input, int o) {
+                        return matrix(input, 4*column+o);
+                    };
+                    // Work-items side by side have one quad of a single molecule, and neighbouring quads of a tile.
+                    if (shape.tile == 1)
+                        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, fromHere)/4;
+                    else {
+                        if (column%QUADS_TOGETHER == 0)
+                            together = addMatrix(product.inputs, product.outputs-4*column, QUADS_TOGETHER, plan.slices, fromHere)/4;
+                        quad.matrix = together+column%QUADS_TOGETHER*plan.slices;
                     }
                 }
                 ofGroups[column%shape.cluster].push_back(quad);
@@ -687,7 +688,7 @@ private:
 
     static FlowQuad noQuad() {
         FlowQuad quad = {};
-        quad.slopeRow = -1;
+        quad.slopeRow = quad.factorRow = -1;
         return quad;
     }
 
@@ -699,7 +700,7 @@ private:
         quad.sourceRow = product.sourceRow;
         quad.targetRow = product.targetRow+output;
         if (product.slopeRow >= 0)
-            quad.slopeRow = (product.activated ? product.slopeRow+output : FACTOR_ROW(product.slopeRow+output));
+            (product.activated ? quad.slopeRow : quad.factorRow) = product.slopeRow+output;
         if (product.biasWeight >= 0)
             quad.biasWeight = addMatrix(1, quad.outputs, 1, 1, [&](int, int o) {
                 return plan.weights[product.biasWeight+output+o];

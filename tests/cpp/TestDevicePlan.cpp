@@ -66,7 +66,7 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
             for (const std::vector<DenseLayer>& network : coupling->conditioner.networks)
                 for (const DenseLayer& dense : network)
                     numWeights += static_cast<long long>(dense.weight.values.size());
-    const DevicePlan::Shape shapes[] = {{1, 512, true, true}, {1, 512, true, true, 8}, {32, 512}};
+    const DevicePlan::Shape shapes[] = {{1, 512, true, true}, {1, 512, true, true, 8}, {32, 512, false, true}, {1, 512}, {32, 512}};
     for (const DevicePlan::Shape& shape : shapes) {
         const DevicePlan plan(force, shape);
         const auto* program = reinterpret_cast<const FlowOperation*>(&plan.table[plan.layout.programTable]);
@@ -78,7 +78,7 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
         // Where work-items of a warp add up, each of these has a place in a round, of one group or another.
         for (const FlowQuad& quad : plan.quads)
             numRead += 4ll*quad.inputs;
-        std::cout << "tile of " << shape.tile << ", cluster of " << shape.cluster << ": " << plan.layout.numOperations << " operations, "
+        std::cout << "tile of " << shape.tile << ", cluster of " << shape.cluster << ", " << plan.slices << " slices in warps: " << plan.layout.numOperations << " operations, "
                 << numRead << " weights read of " << numWeights << " in matrices" << std::endl;
         EXPECT_GE(numRead, 2*numWeights);
         EXPECT_LE(numRead, 2.05*numWeights);

@@ -36,11 +36,11 @@
 #else
 #define PORTION 6
 #endif
-// From the weights of one input of a slice to those of the next. One molecule waits for addresses, so here they are constant.
+// From the weights of one input of a slice to those of the next, for which there are no addresses to be computed.
 #if TILE == 1
-#define MATRIX_STRIDE(quad) SLICES
+#define MATRIX_STRIDE SLICES
 #else
-#define MATRIX_STRIDE(quad) (quad).matrixStride
+#define MATRIX_STRIDE (QUADS_TOGETHER*SLICES)
 #endif
 
 // What is read from global memory for a quad: the first weights of this slice; what is added to its own outputs, and what they are multiplied with.
@@ -56,21 +56,21 @@ static DEVICE inline FlowQuad quadOf(int round, Quads quads) {
     const int4 a = numbers[0], b = numbers[1];
     FlowQuad quad;
     quad.matrix = a.x;
-    quad.matrixStride = a.y;
-    quad.inputs = a.z;
-    quad.sourceRow = a.w;
-    quad.targetRow = b.x;
-    quad.outputs = b.y;
-    quad.biasWeight = b.z;
-    quad.slopeRow = b.w;
+    quad.inputs = a.y;
+    quad.sourceRow = a.z;
+    quad.targetRow = a.w;
+    quad.outputs = b.x;
+    quad.biasWeight = b.y;
+    quad.slopeRow = b.z;
+    quad.factorRow = b.w;
     return quad;
 }
 
 // A slice has inputs SLICE, SLICE+SLICES... of all; `left` is how far it is from the next of them to the last.
-static DEVICE inline real4 fetchWeight(GLOBAL const real4* matrix, int matrixStride, int left, int j) {
+static DEVICE inline real4 fetchWeight(GLOBAL const real4* matrix, int left, int j) {
     real4 weight = make_real4(0);
     if (j*SLICES <= left)
-        weight = matrix[j*matrixStride];
+        weight = matrix[j*MATRIX_STRIDE];
     return weight;
 }
 
@@ -85,25 +85,25 @@ static DEVICE inline FlowQuadWeights fetchWeights(FlowQuad quad, Weights weights
     FlowQuadWeights fetched;
 #pragma unroll
     for (int j = 0; j < PORTION; j++)
-        fetched.portion[j] = fetchWeight((GLOBAL const real4*) weights+quad.matrix+SLICE, MATRIX_STRIDE(quad), quad.inputs-1-SLICE, j);
+        fetched.portion[j] = fetchWeight((GLOBAL const real4*) weights+quad.matrix+SLICE, quad.inputs-1-SLICE, j);
 #pragma unroll
     for (int j = 0; j < NUM_OWN; j++) {
         const int o = OWN_OUTPUT(j);
         fetched.biases[j] = weights[quad.biasWeight+o];
         fetched.factors[j] = TO_LANES((real) 1);
-        if (quad.slopeRow < -1 && o < quad.outputs)
-            fetched.factors[j] = ((KEPT Lanes*) kept)[(FACTOR_ROW(quad.slopeRow)+o)*CHUNKS+CHUNK];
+        if (quad.factorRow >= 0 && o < quad.outputs)
+            fetched.factors[j] = ((KEPT Lanes*) kept)[(quad.factorRow+o)*CHUNKS+CHUNK];
     }
     return fetched;
 }
 
 // Adds what is there of a portion, and asks for the next one into the same place, which from `matrix` and `source` on has inputs up to `left`.
-static DEVICE inline void addPortion(Lanes sums[4], real4 portion[PORTION], Lanes sources[PORTION], GLOBAL const real4* matrix, int matrixStride,
+static DEVICE inline void addPortion(Lanes sums[4], real4 portion[PORTION], Lanes sources[PORTION], GLOBAL const real4* matrix,
         ARENA const Lanes* source, int left) {
 #pragma unroll
     for (int j = 0; j < PORTION; j++) {
         addProduct(sums, portion[j], sources[j]);
-        portion[j] = fetchWeight(matrix, matrixStride, left, j);
+        portion[j] = fetchWeight(matrix, left, j);
         sources[j] = fetchSource(source, left, j);
     }
 }
@@ -161,15 +161,15 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
         for (int j = 0; j < PORTION; j++)
             sources[j] = fetchSource(source, left, j);
         while (left >= PORTION*SLICES) {
-            matrix += PORTION*MATRIX_STRIDE(quad);
+            matrix += PORTION*MATRIX_STRIDE;
             source += PORTION*SLICES*CHUNKS;
             left -= PORTION*SLICES;
             // Of a whole portion there is no input to ask after.
             const int wholePortion = (PORTION-1)*SLICES;
             if (left >= wholePortion)
-                addPortion(sums, fetched.portion, sources, matrix, MATRIX_STRIDE(quad), source, wholePortion);
+                addPortion(sums, fetched.portion, sources, matrix, source, wholePortion);
             else
-                addPortion(sums, fetched.portion, sources, matrix, MATRIX_STRIDE(quad), source, left);
+                addPortion(sums, fetched.portion, sources, matrix, source, left);
         }
 #pragma unroll
         for (int j = 0; j < PORTION; j++)

@@ -2,7 +2,7 @@
 // How a flow lies in the buffers of a device. One text for the host, which fills it in (DevicePlan.h), and for the kernel.
 //
 // The host writes a program: a list of operations with a barrier after each. Work-items of a group share the work of an operation. With
-// this single barrier in a single loop the kernel stays small for every compiler, whatever the model.
+// a single loop over these the kernel stays small for every compiler, whatever the model.
 //
 // A work-group evaluates a tile of TILE molecules. A cluster of CLUSTER groups evaluates one molecule: they share out the products, whose
 // outputs go to all of them, and each does everything else for itself.
@@ -13,7 +13,8 @@
 // after the other in one table.
 
 typedef struct {
-    int programTable, stagesTable, stepsTable, productsTable, roundsTable, indicesTable;    // where in the table each list begins
+    int programTable, stagesTable, stepsTable, productsTable, roundsTable, indicesTable;    // where in the table each list begins; steps and
+                                                                                            // products are there, or rounds in place of them
     int numParticles, numBonds, numAngles, numTorsions, numCoordinates;
     int numBlock, blockDimensions, blockIsAligned;    // of a block in Cartesian coordinates, 0 if there is none
     int numRanges;              // numBonds + numAngles + numTorsions + blockDimensions, and 1 for an aligned block
@@ -51,7 +52,7 @@ typedef struct {
     int scratchRow;             // 3 SUM_SLICES
     int totalRow;               // chi, wall, outside, ln p, and over k_B T: energy of the flow (of lambda 1), whole energy
     // real arena
-    int partialRow;             // sums of the slices of a product
+    int partialRow;             // sums of the slices of a product, of FLOW_PRODUCT
     int numMixedRows, numRealRows;
     int numKeptRows;            // of an arena of its own, if what is kept for the way back has one; else it is in `real`
 } FlowLayout;
@@ -101,8 +102,8 @@ typedef struct {
 #define FLOW_KEEP 32                    // stage; if what is kept has an arena of its own
 #define FLOW_RECALL 33                  // stage
 #define FLOW_MIXTURE_IN_WARPS 34        // stage; in place of FLOW_SOFTMAX, FLOW_COMPONENTS and FLOW_MIXTURE
-#define FLOW_MIXTURE_BACKWARD_IN_WARPS 36    // stage; in place of FLOW_COMPONENTS_BACKWARD and FLOW_MIXTURE_BACKWARD
-#define FLOW_PRODUCTS_IN_WARPS 35       // round, the first of some; in place of FLOW_PRODUCT and FLOW_SUM_SLICES for each step
+#define FLOW_MIXTURE_BACKWARD_IN_WARPS 35   // stage; in place of FLOW_COMPONENTS_BACKWARD and FLOW_MIXTURE_BACKWARD
+#define FLOW_PRODUCTS_IN_WARPS 36       // round, the first of some, each with a barrier of its own; in place of FLOW_PRODUCT and FLOW_SUM_SLICES
 
 typedef struct {
     int code, index;
@@ -194,13 +195,13 @@ typedef struct {
 // All that a work-item has to know, in two vectors of a list of its own: (rounds and one more, CLUSTER, quads of a group). Where there are more
 // places than quads some have no outputs.
 typedef struct {
-    int matrix;                 // where its first vector of four weights is,
-    int matrixStride;           // and how far from it that of input number SLICES
+    int matrix;                 // where its first vector of four weights is, with one molecule in a list (inputs), else in one of
+                                // (inputs, QUADS_TOGETHER, SLICES) with inputs, of each slice, and quads that are filled up
     int inputs;
     int sourceRow, targetRow;
     int outputs;                // at most 4
     int biasWeight;             // of four
-    int slopeRow;               // a row that is kept: where the activation leaves its derivatives, -1 if there is none; or with FACTOR_ROW what the
-                                // outputs are multiplied with
+    int slopeRow;               // where the activation leaves its derivatives, rows that are kept; -1 if there is none
+    int factorRow;              // what the outputs are multiplied with, likewise
 } FlowQuad;
-#define FACTOR_ROW(row) (-2-(row))
+#define QUADS_TOGETHER 32
