@@ -86,7 +86,7 @@ private:
 };
 
 CommonCalcFlowForceKernel::CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, ComputeContext& context,
-        LargestCluster largestCluster) : CalcFlowForceKernel(name, platform), cc(context), largestCluster(largestCluster(context)) {
+        DeviceFeatures features) : CalcFlowForceKernel(name, platform), cc(context), features(features) {
 }
 
 void CommonCalcFlowForceKernel::initialize(const OpenMM::System&, const FlowForce& force,
@@ -133,24 +133,22 @@ DevicePlan CommonCalcFlowForceKernel::compile(const FlowForce& force) {
             if (numMolecules <= tile*numMultiprocessors)
                 shape.tile = tile;
         // A cluster's groups lie in one part of the device, and what is left over in each part has none.
-        while (2*cluster <= largestCluster && 4*numMolecules*2*cluster <= 3*numMultiprocessors)
+        while (2*cluster <= features.largestCluster && 4*numMolecules*2*cluster <= 3*numMultiprocessors)
             cluster *= 2;
     }
     const ShapeOverride chosen;
     if (chosen.tile > 0)
         shape = {chosen.tile, chosen.groupSize};
     if (chosen.cluster > 0)
-        cluster = std::min(chosen.cluster, largestCluster);
+        cluster = std::min(chosen.cluster, features.largestCluster);
     // The only way to ask for the size of local memory: in threads that need a byte each. OpenCL answers with half of it.
     // On a processor it is memory like any other (and PoCL 3.1 optimizes the kernel wrongly if it is used).
     int localBytes = (cc.getIsCPU() ? 0 : cc.computeThreadBlockSize(1.0));
     if (chosen.localBytes >= 0)
         localBytes = chosen.localBytes;
-    // OpenCL has no exchange of numbers within warps that all devices know.
-    const bool hasWarps = (getPlatform().getName() == "CUDA" || getPlatform().getName() == "HIP");
     // Work-items side by side share out the molecules of a tile.
     const int chunks = shape.tile/flowKernelLanes(shape.tile), unit = std::max(flowKernelWarp, chunks);
-    shape.sumsInWarps = (hasWarps && shape.groupSize%unit == 0 && (chunks&(chunks-1)) == 0 && chunks <= 4*flowKernelWarp);
+    shape.sumsInWarps = (features.warps && shape.groupSize%unit == 0 && (chunks&(chunks-1)) == 0 && chunks <= 4*flowKernelWarp);
     if (shape.sumsInWarps && shape.tile == 1)
         shape.cluster = cluster;
     LocalMemory local(force, shape, localBytes, realSize(), mixedSize());

@@ -2,6 +2,7 @@
 #ifndef OPENMMFLOW_COMMONCALCFLOWFORCEKERNEL_H_
 #define OPENMMFLOW_COMMONCALCFLOWFORCEKERNEL_H_
 
+#include "DeviceFeatures.h"
 #include "DevicePlan.h"
 #include "internal/CalcFlowForceKernel.h"
 
@@ -13,9 +14,6 @@
 
 namespace OpenMMFlow {
 
-/** How many groups of a device can write into each other's local memory: a power of two, 1 if none can. */
-using LargestCluster = int (*)(OpenMM::ComputeContext& context);
-
 /**
  * FlowForce through OpenMM's common compute layer, for CUDA, OpenCL and HIP. One launch takes all molecules from positions to forces;
  * nothing is waited for and nothing leaves the device, except that with an energy, for which OpenMM waits anyway, a count of roots that were not
@@ -24,7 +22,7 @@ using LargestCluster = int (*)(OpenMM::ComputeContext& context);
 class CommonCalcFlowForceKernel : public CalcFlowForceKernel {
 public:
     CommonCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& context,
-            LargestCluster largestCluster);
+            DeviceFeatures features);
     void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
     double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
     void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;
@@ -42,7 +40,7 @@ private:
     void checkRoots();
 
     OpenMM::ComputeContext& cc;
-    const int largestCluster;
+    const DeviceFeatures features;
     ForceInfo* info = nullptr;    // owned by the ComputeContext
     OpenMM::ComputeKernel kernel;
     DevicePlan::Shape shape = {};

@@ -17,19 +17,19 @@ namespace OpenMMFlow {
 template <class Platform>
 class CommonFlowKernelFactory : public OpenMM::KernelFactory {
 public:
-    explicit CommonFlowKernelFactory(LargestCluster largestCluster = [](OpenMM::ComputeContext&) { return 1; }) : largestCluster(largestCluster) {
+    explicit CommonFlowKernelFactory(FeaturesOf featuresOf) : featuresOf(featuresOf) {
     }
     OpenMM::KernelImpl* createKernelImpl(std::string name, const OpenMM::Platform& platform, OpenMM::ContextImpl& context) const override {
         auto& data = *static_cast<typename Platform::PlatformData*>(context.getPlatformData());
         if (name == CalcFlowForceKernel::Name() && data.contexts.size() > 1)
-            return new CommonParallelCalcFlowForceKernel(name, platform, *data.contexts[0], largestCluster);
+            return new CommonParallelCalcFlowForceKernel(name, platform, *data.contexts[0], featuresOf);
         if (name == CalcFlowForceKernel::Name())
-            return new CommonCalcFlowForceKernel(name, platform, *data.contexts[0], largestCluster);
+            return new CommonCalcFlowForceKernel(name, platform, *data.contexts[0], featuresOf(*data.contexts[0]));
         throw OpenMM::OpenMMException("OpenMM-Flow has no kernel '"+name+"' for the platform "+platform.getName());
     }
 
 private:
-    const LargestCluster largestCluster;
+    const FeaturesOf featuresOf;
 };
 
 } // namespace OpenMMFlow

@@ -23,9 +23,9 @@ private:
 };
 
 CommonParallelCalcFlowForceKernel::CommonParallelCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform,
-        ComputeContext& context, LargestCluster largestCluster) : CalcFlowForceKernel(name, platform) {
+        ComputeContext& context, FeaturesOf featuresOf) : CalcFlowForceKernel(name, platform) {
     for (ComputeContext* each : context.getAllContexts())
-        devices.push_back({*each, std::make_unique<CommonCalcFlowForceKernel>(name, platform, *each, largestCluster)});
+        devices.push_back({*each, std::make_unique<CommonCalcFlowForceKernel>(name, platform, *each, featuresOf(*each))});
 }
 
 void CommonParallelCalcFlowForceKernel::initialize(const OpenMM::System& system, const FlowForce& force,

@@ -15,7 +15,7 @@ namespace OpenMMFlow {
 class CommonParallelCalcFlowForceKernel : public CalcFlowForceKernel {
 public:
     CommonParallelCalcFlowForceKernel(const std::string& name, const OpenMM::Platform& platform, OpenMM::ComputeContext& context,
-            LargestCluster largestCluster);
+            FeaturesOf featuresOf);
     void initialize(const OpenMM::System& system, const FlowForce& force, const std::vector<std::vector<int>>& molecules) override;
     double execute(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy) override;
     void copyParametersToContext(OpenMM::ContextImpl& context, const FlowForce& force) override;

@@ -5,9 +5,9 @@
 #include <openmm/cuda/CudaContext.h>
 #include <openmm/cuda/CudaPlatform.h>
 
-/** Thread block clusters, of the size that every device of compute capability 9.0 or newer has. */
-static int largestCluster(OpenMM::ComputeContext& context) {
-    return static_cast<OpenMM::CudaContext&>(context).getComputeCapability() >= 9 ? 8 : 1;
+/** Every device of compute capability 9.0 or newer has thread block clusters of eight. */
+static OpenMMFlow::DeviceFeatures featuresOf(OpenMM::ComputeContext& context) {
+    return {true, static_cast<OpenMM::CudaContext&>(context).getComputeCapability() >= 9 ? 8 : 1};
 }
 
 // What OpenMM calls, in this order, after it loaded the library.
@@ -17,6 +17,6 @@ extern "C" void registerPlatforms() {
 
 extern "C" void registerKernelFactories() {
     // Never deleted: OpenMM keeps the address until the process ends.
-    static auto& factory = *new OpenMMFlow::CommonFlowKernelFactory<OpenMM::CudaPlatform>(largestCluster);
+    static auto& factory = *new OpenMMFlow::CommonFlowKernelFactory<OpenMM::CudaPlatform>(featuresOf);
     OpenMMFlow::registerFlowKernels("OpenMMFlowCUDA", {"CUDA"}, factory);
 }
