@@ -62,6 +62,9 @@ public:
     FastFloat& operator*=(FastFloat b) {
         return *this = *this*b;
     }
+    FastFloat& operator/=(FastFloat b) {
+        return *this = *this/b;
+    }
 
     friend FastFloat sqrt(FastFloat x) {
         return offInUlps(std::sqrt(static_cast<double>(x.number)), 1);

@@ -130,6 +130,19 @@ def test_clusters_share_a_molecule(platform, tmp_path, count, cluster):
     assert error <= LIMITS["mixed"]
 
 
+@pytest.mark.parametrize("precision", ["single", "mixed"])
+@pytest.mark.parametrize("count, shape", [(1, "1,512,48000,8"), (1, "1,512,48000,1"), (33, "32,512")])
+@pytest.mark.parametrize("platform", ["CUDA"], indirect=True)
+def test_fast_math(platform, tmp_path, count, shape, precision):
+    """Each operation on a float that fast math approximates is off by its documented bound, up or down (tests/cpp/FastFloat.h)."""
+    arguments = platform, tmp_path, FlowModel.load(shipped.MODEL), count, precision
+    # OpenMM keeps compiled kernels by their source, which is the same.
+    error = relative_error(evaluate(*arguments, OPENMMFLOW_KERNEL_SHAPE=shape, EMULATOR_FAST_MATH="1", OPENMM_CACHE_DIR=str(tmp_path)))
+    without = relative_error(evaluate(*arguments, OPENMMFLOW_KERNEL_SHAPE=shape))
+    print(f"\n{count} molecules, {precision}: force error {error:.1e} of the RMS force, without fast math {without:.1e}")
+    assert without < error <= LIMITS[precision]
+
+
 @pytest.mark.parametrize("platform", ["CUDA"], indirect=True)
 def test_part_of_a_device_without_large_clusters(platform, tmp_path):
     """What the message says to do helps."""

@@ -21,7 +21,8 @@ namespace emulator {
 namespace {
 
 const fs::path kernelLanguage = EMULATOR_SOURCES "/KernelLanguage.h";
-const fs::path sources[] = {kernelLanguage, EMULATOR_SOURCES "/KernelCompiler.cpp", EMULATOR_SOURCES "/WorkItem.h"};
+const fs::path sources[] = {kernelLanguage, EMULATOR_SOURCES "/KernelCompiler.cpp", EMULATOR_SOURCES "/WorkItem.h",
+        EMULATOR_SOURCES "/../FastFloat.h"};
 
 std::string contents(const fs::path& path) {
     std::ifstream file(path);
@@ -93,13 +94,17 @@ bool isUpToDate(const fs::path& library) {
 fs::path compileKernels(const std::string& source, Language language) {
     const fs::path folder = EMULATOR_KERNELS;
     fs::create_directories(folder);
-    const std::string name = (language == Language::Hip ? "hip" : "cuda")+std::to_string(std::hash<std::string>()(source));
+    // Of OpenMM's kernels some look at the bits of numbers.
+    const bool fastMath = (std::getenv("EMULATOR_FAST_MATH") != nullptr && source.find("computeFlowForce") != std::string::npos);
+    const std::string name = std::string(language == Language::Hip ? "hip" : "cuda")+(fastMath ? "Fast" : "")+
+            std::to_string(std::hash<std::string>()(source));
     const fs::path library = folder/(name+".so");
     if (isUpToDate(library))
         return library;
     const TemporaryFiles files(library);
     const std::string compiler = EMULATOR_COMPILER " -std=c++17 -w ";
-    const std::string definitions = (language == Language::Hip ? "-DEMULATOR_IS_HIP -DEMULATOR_WARP_SIZE=64 " : "-DEMULATOR_WARP_SIZE=32 ");
+    const std::string definitions = std::string(language == Language::Hip ? "-DEMULATOR_IS_HIP -DEMULATOR_WARP_SIZE=64 " :
+            "-DEMULATOR_WARP_SIZE=32 ")+(fastMath ? "-DEMULATOR_FAST_MATH " : "");
     std::ofstream(files.source) << source;
     run(compiler+definitions+"-E -P -include "+kernelLanguage.string()+" "+files.source.string()+" -o "+files.preprocessed.string(), files.log);
     std::ofstream(files.source) << librarySource(contents(files.preprocessed));

@@ -7,6 +7,11 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#ifdef EMULATOR_FAST_MATH
+#include "../FastFloat.h"
+// The kernel's, after all that is not.
+#define float OpenMMFlow::FastFloat
+#endif
 
 // Which of its features OpenMM uses it asks from this; HIP is told by OpenMM.
 #ifndef EMULATOR_IS_HIP
@@ -192,14 +197,14 @@ namespace emulator {
 
 /** To half precision, rounding up. */
 inline void ptx(unsigned short& to, float from) {
-    _Float16 half = from;
-    if (static_cast<float>(half) < from)
+    _Float16 half = static_cast<double>(from);
+    if (static_cast<double>(half) < from)
         half = sameBits<_Float16>(static_cast<unsigned short>(sameBits<unsigned short>(half)+(from > 0 ? 1 : -1)));
     to = sameBits<unsigned short>(half);
 }
 
 inline void ptx(float& to, unsigned short from) {
-    to = sameBits<_Float16>(from);
+    to = static_cast<double>(sameBits<_Float16>(from));
 }
 
 /** The halves of eight bytes. */
