@@ -140,6 +140,12 @@ static DEVICE inline void sumSlicesInWarp(const Lanes sums[4], Lanes own[NUM_OWN
 #endif
 }
 
+// Of a slice that finishes an output.
+static DEVICE inline void keepSlopes(KeptArena kept, FlowQuad quad, int o, Lanes slopes) {
+    if (SLICE < 4)
+        ((KEPT Lanes*) kept)[(quad.slopeRow+o)*CHUNKS+CHUNK] = slopes;
+}
+
 // The products of networks, one after the other, from their first round on.
 static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weights weights, RealArena arena, KeptArena kept) {
     const int last = index+rounds[index].numFollowing;
@@ -187,16 +193,16 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
             WAIT_FOR_CLUSTER
             mustWait = false;
         }
+        Lanes slopes[NUM_OWN];
 #pragma unroll
         for (int j = 0; j < NUM_OWN; j++) {
             const int o = OWN_OUTPUT(j);
             if (o < done.outputs && SLICE < 4*CLUSTER) {
                 Lanes output = own[j]+TO_LANES(ofDone.biases[j]);
                 if (done.slopeRow >= 0) {
-                    Lanes slopes;
-                    output = activateLanes(round.activation, output, &slopes);
-                    if (SLICE < 4)
-                        ((KEPT Lanes*) kept)[(done.slopeRow+o)*CHUNKS+CHUNK] = slopes;
+                    output = activateLanes(round.activation, output, &slopes[j]);
+                    if (CLUSTER == 1)
+                        keepSlopes(kept, done, o, slopes[j]);
                 }
                 else
                     output *= ofDone.factors[j];
@@ -205,11 +211,16 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
                     ((ARENA Lanes*) ARENA_OF(arena, rank))[(done.targetRow+o)*CHUNKS+CHUNK] = output;
             }
         }
-        if (index == last)
-            break;
-        if (round.endsStep) {
+        if (index < last && round.endsStep) {
             SYNC_CLUSTER
         }
+        // Not before the barrier of a cluster, which waits until all that was written has arrived.
+#pragma unroll
+        for (int j = 0; j < NUM_OWN; j++)
+            if (CLUSTER > 1 && OWN_OUTPUT(j) < done.outputs && done.slopeRow >= 0)
+                keepSlopes(kept, done, OWN_OUTPUT(j), slopes[j]);
+        if (index == last)
+            break;
     }
 #if CLUSTER > 1
     SYNC_CLUSTER
