@@ -20,20 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 MOLAR_GAS_CONSTANT = 0.00831446261815324    # kJ/mol/K
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("data")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--force-weight", type=float, default=1e-3)
-    options = parser.parse_args()
-
-    rank, processes = 0, 1
-    if "RANK" in os.environ:    # torchrun started this process
-        distributed.init_process_group("gloo")
-        rank, processes = distributed.get_rank(), distributed.get_world_size()
-
+def train(options, rank, processes):
+    """The part of one of several processes."""
     module = FlowModule(options.model).double()
     flow = DistributedDataParallel(module) if processes > 1 else module
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
@@ -54,8 +42,25 @@ def main():
             distributed.all_reduce(mean)
         if rank == 0:
             print(json.dumps({"step": step, "loss": mean.item()}), flush=True)
-    if processes > 1:
-        distributed.destroy_process_group()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--force-weight", type=float, default=1e-3)
+    options = parser.parse_args()
+
+    if "RANK" not in os.environ:
+        train(options, 0, 1)
+        return
+    # torchrun started this process. Everything that uses the group of processes is gone before the group is.
+    distributed.init_process_group("gloo")
+    train(options, distributed.get_rank(), distributed.get_world_size())
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
