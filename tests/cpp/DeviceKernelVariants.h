@@ -31,7 +31,7 @@ inline auto compiledVariants(const std::vector<std::string>& architectures) {
     const std::vector<NamedVariant> variants = {
         {"OneLocal", {1, usual, 448, 3584, false, 2048, 512, 512, 4}},
         {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512, 512, 4}},
-        {"One", {1, usual, 0, 0, false, 0, 0, 512, 4}},
+        {"One", {1, usual}},
         {"TileOf4", {4, usual, 0, 0, false, 2560, 896, 512, 2}},
         {"TileOf32", {32, usual, 0, 0, false, 2560, 896, 512, 2}},
         {"OneOfAllParts", {1, all, 0, 0, false, 0, 0, 512, 4}}};

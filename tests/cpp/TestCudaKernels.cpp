@@ -89,9 +89,7 @@ TEST_P(CudaKernels, Compile) {
     const bool usual = (variant.name.find("AllParts") == std::string::npos && precision != "double");
     EXPECT_LE(registers, usual ? 65536/512 : 65536/256);
     if (usual) {
-        // Where arenas are in global memory, which takes more addresses, a few numbers may be put aside.
-        ASSERT_TRUE(std::regex_search(log, number, std::regex("([0-9]+) bytes spill stores"))) << log;
-        EXPECT_LE(std::stoi(number[1]), variant.variant.numRealRows > 0 ? 0 : 64) << log;
+        EXPECT_FALSE(std::regex_search(log, std::regex("[1-9][0-9]* bytes spill"))) << log;
     }
     ASSERT_EQ(nvrtcGetPTXSize(program, &size), NVRTC_SUCCESS);
     std::string ptx(size, ' ');

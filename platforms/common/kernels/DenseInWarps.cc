@@ -30,12 +30,8 @@
 #define NUM_OWN 1
 #endif
 #define OWN_OUTPUT(j) (SLICE%4+(j)*SLICES)
-// Inputs whose weights and sources are on their way at once. A tile has more to do with each before it needs the next.
-#if TILE == 1
+// Inputs whose weights and sources are on their way at once.
 #define PORTION 4
-#else
-#define PORTION 6
-#endif
 // From the weights of one input of a slice to those of the next, for which there are no addresses to be computed.
 #if TILE == 1
 #define MATRIX_STRIDE SLICES

@@ -80,8 +80,8 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
 #else
 #define CLUSTERED
 #endif
-// So that a multiprocessor has the registers for a group. In double precision groups are made smaller in place of that.
-#if defined(SUMS_IN_WARPS) && !defined(USE_DOUBLE_PRECISION)
+// So that a multiprocessor has the registers for a group of a tile. Others are made smaller where that does not go without putting numbers aside.
+#if defined(SUMS_IN_WARPS) && TILE > 1 && !defined(USE_DOUBLE_PRECISION)
 #define BOUNDED __launch_bounds__(GROUP_SIZE)
 #else
 #define BOUNDED
