@@ -60,12 +60,14 @@ static const FlowProduct* productsOf(const DevicePlan& plan, int index) {
 /** What a launch has to do for a molecule of the shipped model: every weight is read once in either direction, with little besides. */
 TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
     const FlowForce force(std::string("python/openmmflow/data/alanine_dipeptide.safetensors"));
-    long long numWeights = 0;
+    long long numWeights = 0, numOutputs = 0;    // outputs in both directions
     for (const Layer& layer : force.getModel().getArchitecture().layers)
         if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
             for (const std::vector<DenseLayer>& network : coupling->conditioner.networks)
-                for (const DenseLayer& dense : network)
+                for (const DenseLayer& dense : network) {
                     numWeights += static_cast<long long>(dense.weight.values.size());
+                    numOutputs += dense.weight.shape[0]+dense.weight.shape[1];
+                }
     const DevicePlan::Shape shapes[] = {{1, 512, true, true}, {1, 512, true, true, 8}, {32, 512, false, true}, {1, 512}, {32, 512}};
     for (const DevicePlan::Shape& shape : shapes) {
         const DevicePlan plan(force, shape);
@@ -75,10 +77,15 @@ TEST(DevicePlanOfTheShippedModel, ReadsEveryWeightOnceInEitherDirection) {
             if (program[i].code == FLOW_PRODUCT)
                 for (const FlowProduct* product = productsOf(plan, program[i].index); product != productsOf(plan, program[i].index+1); product++)
                     numRead += 4ll*product->inputs*((product->outputs+3)/4);
-        // Where work-items of a warp add up, each of these has a place in a round, of one group or another.
-        for (const FlowQuad& quad : plan.quads)
+        // Where work-items of a warp add up, each output has one place in a round, of one group or another.
+        long long numPlaced = 0;
+        for (const FlowQuad& quad : plan.quads) {
             numRead += 4ll*quad.inputs;
-        std::cout << "tile of " << shape.tile << ", cluster of " << shape.cluster << ", " << plan.slices << " slices in warps: " << plan.layout.numOperations << " operations, "
+            numPlaced += quad.outputs;
+        }
+        EXPECT_EQ(numPlaced, shape.sumsInWarps ? numOutputs : 0);
+        std::cout << "tile of " << shape.tile << ", cluster of " << shape.cluster << ", " << plan.slices << " slices in warps: "
+                << plan.layout.numOperations << " operations, "
                 << numRead << " weights read of " << numWeights << " in matrices" << std::endl;
         EXPECT_GE(numRead, 2*numWeights);
         EXPECT_LE(numRead, 2.05*numWeights);
