@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "DevicePlan.h"
+#include "DeviceProducts.h"
 #include "engine/Elementwise.h"
 #include "engine/InternalCoordinates.h"
 #include "engine/LogProbBound.h"
@@ -12,7 +13,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <set>
 
 namespace OpenMMFlow {
@@ -37,14 +37,11 @@ int append(std::vector<T>& array, std::initializer_list<T> values) {
 class DevicePlan::Builder {
 public:
     Builder(DevicePlan& plan, const FlowForce& force, const Shape& shape) :
-            plan(plan), force(force), architecture(withoutPermutations(force.getModel().getArchitecture()).architecture), shape(shape) {
+            plan(plan), force(force), architecture(withoutPermutations(force.getModel().getArchitecture()).architecture), shape(shape),
+            products(plan, shape, architecture) {
     }
 
     void build() {
-        if (shape.sumsInWarps) {
-            plan.slices = (shape.slices > 0 ? shape.slices : bestSlices());
-            plan.weights.resize(4);    // what is added where there are no biases
-        }
         addGeometry();
         for (const Layer& layer : architecture.layers)
             if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer)) {
@@ -86,26 +83,24 @@ public:
         layout().baseTermRow += layout().termRow;
         for (FlowStage& stage : stages)
             stage.termRow += layout().termRow;
-        layout().partialRow = realRows(mostPartialSums);
-        // After the last round is one more, which is looked at and not done.
-        if (shape.sumsInWarps)
-            plan.quads.insert(plan.quads.end(), quadsOfRound(plan.slices)*shape.cluster, noQuad());
+        products.finish();
+        layout().partialRow = realRows(products.getMostPartialSums());
         layout().numMixedRows = numMixedRows;
         layout().numRealRows = numRealRows;
         layout().numKeptRows = numKeptRows;
         layout().programTable = numbersOf<FlowLayout>(1);
         layout().stagesTable = layout().programTable+numbersOf<FlowOperation>(program.size());
         layout().stepsTable = layout().stagesTable+numbersOf<FlowStage>(stages.size());
-        layout().productsTable = layout().stepsTable+numbersOf<FlowStep>(steps.size());
-        layout().roundsTable = layout().productsTable+numbersOf<FlowProduct>(products.size());
-        layout().indicesTable = layout().roundsTable+numbersOf<FlowRound>(rounds.size());
-        appendNumbers(&plan.layout, 1);
-        appendNumbers(program.data(), program.size());
-        appendNumbers(stages.data(), stages.size());
-        appendNumbers(steps.data(), steps.size());
-        appendNumbers(products.data(), products.size());
-        appendNumbers(rounds.data(), rounds.size());
-        appendNumbers(indices.data(), indices.size());
+        layout().productsTable = layout().stepsTable+numbersOf<FlowStep>(products.getSteps().size());
+        layout().roundsTable = layout().productsTable+numbersOf<FlowProduct>(products.getProducts().size());
+        layout().indicesTable = layout().roundsTable+numbersOf<FlowRound>(products.getRounds().size());
+        appendNumbers(std::vector<FlowLayout>{plan.layout});
+        appendNumbers(program);
+        appendNumbers(stages);
+        appendNumbers(products.getSteps());
+        appendNumbers(products.getProducts());
+        appendNumbers(products.getRounds());
+        appendNumbers(indices);
         findParts();
     }
 
@@ -117,10 +112,10 @@ private:
     }
 
     template <class T>
-    void appendNumbers(const T* items, std::size_t count) {
+    void appendNumbers(const std::vector<T>& items) {
         const std::size_t place = plan.table.size();
-        plan.table.resize(place+numbersOf<T>(count));
-        std::memcpy(plan.table.data()+place, items, count*sizeof(T));
+        plan.table.resize(place+numbersOf<T>(items.size()));
+        std::memcpy(plan.table.data()+place, items.data(), items.size()*sizeof(T));
     }
 
     /** What of the kernel this model needs. */
@@ -134,9 +129,9 @@ private:
             if (operation.code == FLOW_TRANSFORM)
                 types.insert(stages[operation.index].transformerType);
             if (operation.code == FLOW_PRODUCT)
-                activations.insert(steps[operation.index].activation);
+                activations.insert(products.getSteps()[operation.index].activation);
             if (operation.code == FLOW_PRODUCTS_IN_WARPS)
-                activations.insert(rounds[operation.index].activation);
+                activations.insert(products.getRounds()[operation.index].activation);
         }
         parts.transformers = !types.empty();
         if (types.size() == 1)
@@ -509,42 +504,6 @@ private:
         stages.push_back(stage);
     }
 
-    /** Of each group of a cluster. */
-    int numQuads(int outputs) const {
-        return (outputs+4*shape.cluster-1)/(4*shape.cluster);
-    }
-
-    /** Elements of a matrix, by input and output. */
-    using Matrix = std::function<double(int, int)>;
-
-    /** A matrix from a place that is a multiple of 4, with outputs filled up to so many quads and inputs to slices; which place. */
-    int addMatrix(int inputs, int outputs, int quads, int slices, const Matrix& value) {
-        plan.weights.resize((plan.weights.size()+3)/4*4);
-        const int place = static_cast<int>(plan.weights.size());
-        for (int first = 0; first < inputs; first += slices)
-            for (int quad = 0; quad < quads; quad++)
-                for (int input = first; input < first+slices; input++)
-                    for (int output = 4*quad; output < 4*quad+4; output++)
-                        plan.weights.push_back(input < inputs && output < outputs ? value(input, output) : 0);
-        return place;
-    }
-
-    /** A product whose matrix has no place yet, as that depends on the others of its step. */
-    struct PlannedProduct {
-        FlowProduct product;
-        Matrix matrix;
-    };
-
-    static int activationNumber(ActivationType type) {
-        switch (type) {
-            case ActivationType::SiLU: return FLOW_ACTIVATION_SILU;
-            case ActivationType::Tanh: return FLOW_ACTIVATION_TANH;
-            case ActivationType::Sin: return FLOW_ACTIVATION_SIN;
-            case ActivationType::GELU: return FLOW_ACTIVATION_GELU;
-            default: return FLOW_ACTIVATION_SOFTPLUS;
-        }
-    }
-
     /**
      * Layers of the same depth, counted from the first, make one step; backward, counted from the last.
      *
@@ -556,12 +515,12 @@ private:
         std::size_t depth = 0;
         for (const auto& network : networks)
             depth = std::max(depth, network.size());
-        std::vector<std::vector<PlannedProduct>> forward(depth), backward(depth);
+        std::vector<std::vector<DeviceProducts::Product>> forward(depth), backward(depth);
         int firstRawRow = 0;
         for (std::size_t n = 0; n < networks.size(); n++) {
             const std::vector<DenseLayer>& network = networks[n];
             int source = stage.featureRow, slopes = -1;
-            std::vector<PlannedProduct> onTheWayBack(network.size());
+            std::vector<DeviceProducts::Product> onTheWayBack(network.size());
             for (std::size_t i = 0; i < network.size(); i++) {
                 const DenseLayer& dense = network[i];
                 const int outputs = static_cast<int>(dense.weight.shape[0]), inputs = static_cast<int>(dense.weight.shape[1]);
@@ -604,193 +563,20 @@ private:
             }
             firstRawRow += static_cast<int>(network.back().bias.values.size());
         }
-        addSteps(forward, conditioner.activation, program);
-        addSteps(backward, conditioner.activation, wayBack.back());
-    }
-
-    /** The products of networks one after the other. */
-    void addSteps(std::vector<std::vector<PlannedProduct>>& depths, ActivationType activation, std::vector<FlowOperation>& operations) {
-        const std::size_t firstRound = rounds.size();
-        for (std::vector<PlannedProduct>& items : depths) {
-            FlowStep step = {};
-            step.firstProduct = static_cast<int>(products.size());
-            step.activation = activationNumber(activation);
-            int shortest = items.front().product.inputs;
-            for (auto& [product, matrix] : items) {
-                product.firstQuad = step.numQuads;
-                product.numQuads = numQuads(product.outputs);
-                step.numQuads += product.numQuads;
-                shortest = std::min(shortest, product.inputs);
-            }
-            // Networks without features are their bias, and have no gradient.
-            if (step.numQuads == 0)
-                continue;
-            if (shape.sumsInWarps)
-                addRounds(step, items);
-            else {
-                step.log2Slices = log2Slices(step.numQuads, shortest);
-                addStep(step, items, operations);
-            }
-        }
-        for (std::size_t index = firstRound; index < rounds.size(); index++)
-            rounds[index].numFollowing = static_cast<int>(rounds.size()-1-index);
-        if (firstRound < rounds.size())
-            operations.push_back({FLOW_PRODUCTS_IN_WARPS, static_cast<int>(firstRound)});
-    }
-
-    void addStep(const FlowStep& step, std::vector<PlannedProduct>& items, std::vector<FlowOperation>& operations) {
-        const int slices = 1<<step.log2Slices;
-        for (auto& [product, matrix] : items) {
-            product.matrixWeight = addMatrix(product.inputs, product.outputs, product.numQuads, slices, matrix);
-            products.push_back(product);
-        }
-        const int index = static_cast<int>(steps.size());
-        operations.push_back({FLOW_PRODUCT, index});
-        if (slices > 1) {
-            operations.push_back({FLOW_SUM_SLICES, index});
-            mostPartialSums = std::max(mostPartialSums, 4*slices*step.numQuads);
-        }
-        steps.push_back(step);
-    }
-
-    /** A step where work-items of a warp exchange numbers. step.numQuads is the number of quads for each group. */
-    void addRounds(const FlowStep& step, const std::vector<PlannedProduct>& items) {
-        const std::size_t size = quadsOfRound(plan.slices), numRounds = (step.numQuads+size-1)/size;
-        std::vector<std::vector<FlowQuad>> ofGroups(shape.cluster);
-        for (const auto& [product, matrix] : items) {
-            int together = 0;
-            for (int column = 0; column < product.numQuads*shape.cluster; column++) {
-                FlowQuad quad = noQuad();
-                if (4*column < product.outputs) {
-                    quad = quadOf(product, 4*column);
-                    const auto fromHere = [&, &matrix = matrix](int input, int o) {
-                        return matrix(input, 4*column+o);
-                    };
-                    // Work-items side by side have one quad of a single molecule, and neighbouring quads of a tile.
-                    if (shape.tile == 1)
-                        quad.matrix = addMatrix(product.inputs, quad.outputs, 1, 1, fromHere)/4;
-                    else {
-                        if (column%QUADS_TOGETHER == 0)
-                            together = addMatrix(product.inputs, product.outputs-4*column, QUADS_TOGETHER, plan.slices, fromHere)/4;
-                        quad.matrix = together+column%QUADS_TOGETHER*plan.slices;
-                    }
-                }
-                ofGroups[column%shape.cluster].push_back(quad);
-            }
-        }
-        for (std::size_t round = 0; round < numRounds; round++) {
-            rounds.push_back({step.activation, round+1 == numRounds, 0});
-            for (const std::vector<FlowQuad>& quads : ofGroups)
-                for (std::size_t i = round*size; i < (round+1)*size; i++)
-                    plan.quads.push_back(i < quads.size() ? quads[i] : noQuad());
-        }
-    }
-
-    static FlowQuad noQuad() {
-        FlowQuad quad = {};
-        quad.slopeRow = quad.factorRow = -1;
-        return quad;
-    }
-
-    /** Four outputs from `output` on, or as many as there are, without its matrix. */
-    FlowQuad quadOf(const FlowProduct& product, int output) {
-        FlowQuad quad = noQuad();
-        quad.inputs = product.inputs;
-        quad.outputs = std::min(product.outputs-output, 4);
-        quad.sourceRow = product.sourceRow;
-        quad.targetRow = product.targetRow+output;
-        if (product.slopeRow >= 0)
-            (product.activated ? quad.slopeRow : quad.factorRow) = product.slopeRow+output;
-        if (product.biasWeight >= 0)
-            quad.biasWeight = addMatrix(1, quad.outputs, 1, 1, [&](int, int o) {
-                return plan.weights[product.biasWeight+output+o];
-            });
-        return quad;
-    }
-
-    /** Work-items of a group that share a quad are so many slices of so many chunks of molecules. */
-    std::size_t quadsOfRound(int slices) const {
-        return shape.groupSize/(slices*shape.tile/flowKernelLanes(shape.tile));
-    }
-
-    /**
-     * Of how many slices sums are where work-items of a warp add them up: as many as make the least of instructions. Of a single molecule an output of
-     * a quad has a slice that finishes it, so there are four at least.
-     */
-    int bestSlices() const {
-        // Counted in the machine code for sm_90: for each input of a slice, and for each round.
-        const int lanes = flowKernelLanes(shape.tile), chunks = shape.tile/lanes;
-        const long long forInput = 2+4*lanes, forRound = 60+20*lanes;
-        int best = 0;
-        long long least = 0;
-        for (int slices = (shape.tile == 1 ? 4 : 1); slices <= flowKernelWarp; slices *= 2) {
-            // Groups may yet have to be smaller.
-            if (shape.groupSize%(slices*chunks) != 0 || slices*chunks > 4*flowKernelWarp)
-                break;
-            long long instructions = 0;
-            for (const Layer& layer : architecture.layers)
-                if (const CouplingLayer* coupling = std::get_if<CouplingLayer>(&layer))
-                    for (bool forward : {true, false})
-                        for (const Depth& depth : depthsOf(coupling->conditioner, forward)) {
-                            const long long size = quadsOfRound(slices), numRounds = (depth.numQuads+size-1)/size;
-                            instructions += numRounds*(forRound+forInput*((depth.mostInputs+slices-1)/slices));
-                        }
-            if (best == 0 || instructions < least) {
-                best = slices;
-                least = instructions;
-            }
-        }
-        return best;
-    }
-
-    /** Layers of the same depth, counted from the first, backward from the last. */
-    struct Depth {
-        int numQuads = 0;    // of each group
-        int mostInputs = 0;
-    };
-
-    std::vector<Depth> depthsOf(const Conditioner& conditioner, bool forward) const {
-        std::vector<Depth> depths;
-        for (const std::vector<DenseLayer>& network : conditioner.networks) {
-            depths.resize(std::max(depths.size(), network.size()));
-            for (std::size_t i = 0; i < network.size(); i++) {
-                const DenseLayer& layer = network[forward ? i : network.size()-1-i];
-                const int outputs = static_cast<int>(layer.weight.shape[forward ? 0 : 1]), inputs = static_cast<int>(layer.weight.shape[forward ? 1 : 0]);
-                depths[i].numQuads += numQuads(outputs);
-                depths[i].mostInputs = std::max(depths[i].mostInputs, inputs);
-            }
-        }
-        return depths;
-    }
-
-    /**
-     * Enough slices for all work-items, but no sum much shorter than what a work-item reads at once. Of a tile the sums of slices go through
-     * global memory, which costs as much as the products: only where most work-items would have nothing to do.
-     */
-    int log2Slices(int numQuads, int shortest) const {
-        const int smallestSum = 8, mostSlices = 16;
-        const int numItems = numQuads*shape.tile/flowKernelLanes(shape.tile);
-        int most = 1;
-        if (shape.tile == 1 || 4*numItems <= shape.groupSize)
-            most = std::min({shape.groupSize/numItems, (shortest+smallestSum-1)/smallestSum, mostSlices});
-        int log2 = 0;
-        while (2<<log2 <= most)
-            log2++;
-        return log2;
+        products.add(forward, conditioner.activation, program);
+        products.add(backward, conditioner.activation, wayBack.back());
     }
 
     DevicePlan& plan;
     const FlowForce& force;
     const Architecture architecture;    // without permutations
     const Shape shape;
+    DeviceProducts products;
     std::vector<FlowOperation> program;
     std::vector<FlowStage> stages;
-    std::vector<FlowStep> steps;
-    std::vector<FlowProduct> products;
-    std::vector<FlowRound> rounds;
     std::vector<int> indices;
     std::vector<std::vector<FlowOperation>> wayBack;    // of each layer
-    int numMixedRows = 0, numRealRows = 0, numKeptRows = 0, nextTemporaryRow = 0, numTerms = 0, mostPartialSums = 0;
+    int numMixedRows = 0, numRealRows = 0, numKeptRows = 0, nextTemporaryRow = 0, numTerms = 0;
 };
 
 DevicePlan::DevicePlan(const FlowForce& force, const Shape& shape) {
