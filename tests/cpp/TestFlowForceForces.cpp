@@ -19,24 +19,6 @@ protected:
         return all;
     }
 
-    /** Compare a model's energies and forces with those of Reference. */
-    void compareWithReference(const FlowModel& model, const std::vector<std::vector<Vec3>>& conformations) {
-        Simulation simulation(platform, new FlowForce(model), conformations.front());
-        Simulation reference(testPlatform("Reference"), new FlowForce(model), conformations.front());
-        double energyError = 0, forceError = 0;
-        for (const auto& positions : conformations) {
-            simulation.context->setPositions(positions);
-            reference.context->setPositions(positions);
-            energyError = std::max(energyError, (std::abs(simulation.energy()-reference.energy())
-                    -relativeEnergyTolerance*std::abs(reference.energy()))/thermalEnergyOf(model));
-            forceError = std::max(forceError, maximumDifference(simulation.forces(), reference.forces())/rootMeanSquare(reference.forces()));
-        }
-        report("energy error, k_B T", energyError);
-        report("relative force error", forceError);
-        EXPECT_LE(energyError, energyTolerance);
-        EXPECT_LE(forceError, forceTolerance);
-    }
-
     /** Greatest difference of the forces from central differences of fourth order, relative to the root mean square force. */
     double relativeForceError(Simulation& simulation, const std::vector<Vec3>& positions) {
         const double h = 3e-6;    // nm
@@ -61,10 +43,34 @@ protected:
 class FlowForceGradient : public FlowForceForces {
 };
 
-/** Of mixtures, which kernels share out by their number. */
-class FlowForceComponents : public FlowForceForces {
+/** On the other platforms. */
+class FlowForceAgainstReference : public FlowForceForces {
+protected:
+    /** Compare a model's energies and forces with those of Reference. */
+    void compareWithReference(const FlowModel& model, const std::vector<std::vector<Vec3>>& conformations) {
+        Simulation simulation(platform, new FlowForce(model), conformations.front());
+        Simulation reference(testPlatform("Reference"), new FlowForce(model), conformations.front());
+        double energyError = 0, forceError = 0;
+        for (const auto& positions : conformations) {
+            simulation.context->setPositions(positions);
+            reference.context->setPositions(positions);
+            energyError = std::max(energyError, (std::abs(simulation.energy()-reference.energy())
+                    -relativeEnergyTolerance*std::abs(reference.energy()))/thermalEnergyOf(model));
+            forceError = std::max(forceError, maximumDifference(simulation.forces(), reference.forces())/rootMeanSquare(reference.forces()));
+        }
+        report("energy error, k_B T", energyError);
+        report("relative force error", forceError);
+        EXPECT_LE(energyError, energyTolerance);
+        EXPECT_LE(forceError, forceTolerance);
+    }
 };
 
+/** Of mixtures, which kernels share out by their number. */
+class FlowForceComponents : public FlowForceAgainstReference {
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, FlowForceAgainstReference, testing::Combine(testing::Values("CPU"), allTestModels), flowForceTestName);
+INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceAgainstReference, testing::Combine(gpuPlatforms, allTestModels), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceComponents, testing::Combine(testing::Values("CPU"), testing::Values(0)), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Gpu, FlowForceComponents, testing::Combine(gpuPlatforms, testing::Values(0)), flowForceTestName);
 INSTANTIATE_TEST_SUITE_P(Models, FlowForceForces, testing::Combine(testPlatforms, allTestModels), flowForceTestName);
@@ -96,7 +102,7 @@ TEST_P(FlowForceGradient, IsTheForce) {
     EXPECT_LE(errorOutside, 1e-7);
 }
 
-TEST_P(FlowForceForces, AreThoseOfReference) {
+TEST_P(FlowForceAgainstReference, ForcesAreTheSame) {
     const auto start = conformation(model, random);
     std::vector<std::vector<Vec3>> all = conformations();
     all.insert(all.begin(), start);
