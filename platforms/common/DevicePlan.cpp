@@ -122,9 +122,13 @@ private:
     void findParts() {
         FlowKernelParts& parts = plan.parts;
         std::set<int> types, activations;
+        std::set<FlowKernelMixtures> mixtures;
         parts.block = (layout().numBlock > 0);
         for (const FlowOperation& operation : program) {
-            parts.mixtures = parts.mixtures || operation.code == FLOW_MIXTURE || operation.code == FLOW_MIXTURE_IN_WARPS;
+            if (operation.code == FLOW_MIXTURE || operation.code == FLOW_MIXTURE_IN_WARPS) {
+                const FlowStage& stage = stages[operation.index];
+                mixtures.insert({stage.components, stage.log2Components, stage.exponent, stage.published != 0});
+            }
             parts.mixtureRoots = parts.mixtureRoots || operation.code == FLOW_SOLVE;
             if (operation.code == FLOW_TRANSFORM)
                 types.insert(stages[operation.index].transformerType);
@@ -133,11 +137,15 @@ private:
             if (operation.code == FLOW_PRODUCTS_IN_WARPS)
                 activations.insert(products.getRounds()[operation.index].activation);
         }
+        parts.mixtures = !mixtures.empty();
         parts.transformers = !types.empty();
         if (types.size() == 1)
             parts.transformerType = *types.begin();
         if (activations.size() == 1)
             parts.activation = *activations.begin();
+        // It takes registers, for loops over components that are not work-items many; tiles have none left.
+        if (mixtures.size() == 1 && shape.sumsInWarps && shape.tile == 1)
+            parts.alikeMixtures = *mixtures.begin();
         for (const FlowStage& stage : stages) {
             Formulas<double>::TransformerSettings settings = {};
             settings.type = stage.transformerType;

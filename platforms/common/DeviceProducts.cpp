@@ -36,27 +36,11 @@ DeviceProducts::DeviceProducts(DevicePlan& plan, const DevicePlan::Shape& shape,
 
 void DeviceProducts::add(std::vector<std::vector<Product>>& depths, ActivationType activation, std::vector<FlowOperation>& operations) {
     const std::size_t firstRound = rounds.size();
-    for (std::vector<Product>& items : depths) {
-        FlowStep step = {};
-        step.firstProduct = static_cast<int>(products.size());
-        step.activation = activationNumber(activation);
-        int shortest = items.front().product.inputs;
-        for (auto& [product, matrix] : items) {
-            product.firstQuad = step.numQuads;
-            product.numQuads = numQuads(product.outputs);
-            step.numQuads += product.numQuads;
-            shortest = std::min(shortest, product.inputs);
-        }
-        // Networks without features are their bias, and have no gradient.
-        if (step.numQuads == 0)
-            continue;
+    for (std::vector<Product>& items : depths)
         if (shape.sumsInWarps)
-            addRounds(step, items);
-        else {
-            step.log2Slices = log2Slices(step.numQuads, shortest);
-            addStep(step, items, operations);
-        }
-    }
+            addRounds(activationNumber(activation), items);
+        else
+            addStep(activationNumber(activation), items, operations);
     for (std::size_t index = firstRound; index < rounds.size(); index++)
         rounds[index].numFollowing = static_cast<int>(rounds.size()-1-index);
     if (firstRound < rounds.size())
@@ -86,7 +70,21 @@ int DeviceProducts::addMatrix(int inputs, int outputs, int quads, int slices, co
     return place;
 }
 
-void DeviceProducts::addStep(const FlowStep& step, std::vector<Product>& items, std::vector<FlowOperation>& operations) {
+void DeviceProducts::addStep(int activation, std::vector<Product>& items, std::vector<FlowOperation>& operations) {
+    FlowStep step = {};
+    step.firstProduct = static_cast<int>(products.size());
+    step.activation = activation;
+    int shortest = items.front().product.inputs;
+    for (auto& [product, matrix] : items) {
+        product.firstQuad = step.numQuads;
+        product.numQuads = numQuads(product.outputs);
+        step.numQuads += product.numQuads;
+        shortest = std::min(shortest, product.inputs);
+    }
+    // Networks without features are their bias, and have no gradient.
+    if (step.numQuads == 0)
+        return;
+    step.log2Slices = log2Slices(step.numQuads, shortest);
     const int slices = 1<<step.log2Slices;
     for (auto& [product, matrix] : items) {
         product.matrixWeight = addMatrix(product.inputs, product.outputs, product.numQuads, slices, matrix);
@@ -101,17 +99,16 @@ void DeviceProducts::addStep(const FlowStep& step, std::vector<Product>& items, 
     steps.push_back(step);
 }
 
-/** A step where work-items of a warp exchange numbers. step.numQuads is the number of quads for each group. */
-void DeviceProducts::addRounds(const FlowStep& step, const std::vector<Product>& items) {
-    const std::size_t size = quadsOfRound(plan.slices), numRounds = (step.numQuads+size-1)/size;
+/** A step where work-items of a warp exchange numbers. */
+void DeviceProducts::addRounds(int activation, const std::vector<Product>& items) {
     std::vector<std::vector<FlowQuad>> ofGroups(shape.cluster);
     for (const auto& [product, matrix] : items) {
         int together = 0;
-        for (int column = 0; column < product.numQuads*shape.cluster; column++) {
+        for (int column = 0; column < numQuads(product.outputs)*shape.cluster; column++) {
             FlowQuad quad = noQuad();
             if (4*column < product.outputs) {
                 quad = quadOf(product, 4*column);
-                const auto fromHere = [&, &matrix = matrix](int input, int o) {
+                const auto fromHere = [column, &matrix = matrix](int input, int o) {
                     return matrix(input, 4*column+o);
                 };
                 // Work-items side by side have one quad of a single molecule, and neighbouring quads of a tile.
@@ -126,8 +123,9 @@ void DeviceProducts::addRounds(const FlowStep& step, const std::vector<Product>&
             ofGroups[column%shape.cluster].push_back(quad);
         }
     }
+    const std::size_t size = quadsOfRound(plan.slices), numRounds = (ofGroups.front().size()+size-1)/size;
     for (std::size_t round = 0; round < numRounds; round++) {
-        rounds.push_back({step.activation, round+1 == numRounds, 0});
+        rounds.push_back({activation, round+1 == numRounds, 0});
         for (const std::vector<FlowQuad>& quads : ofGroups)
             for (std::size_t i = round*size; i < (round+1)*size; i++)
                 plan.quads.push_back(i < quads.size() ? quads[i] : noQuad());

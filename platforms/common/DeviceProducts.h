@@ -67,8 +67,8 @@ private:
     int numQuads(int outputs) const;
     std::size_t quadsOfRound(int slices) const;
     int addMatrix(int inputs, int outputs, int quads, int slices, const Matrix& value);
-    void addStep(const FlowStep& step, std::vector<Product>& items, std::vector<FlowOperation>& operations);
-    void addRounds(const FlowStep& step, const std::vector<Product>& items);
+    void addStep(int activation, std::vector<Product>& items, std::vector<FlowOperation>& operations);
+    void addRounds(int activation, const std::vector<Product>& items);
     FlowQuad quadOf(const FlowProduct& product, int output);
 
     DevicePlan& plan;

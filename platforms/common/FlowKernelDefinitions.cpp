@@ -28,6 +28,12 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
             definitions[name] = "1";
     if (parts.transformerType)
         definitions["TRANSFORMER_TYPE"] = std::to_string(*parts.transformerType);
+    if (parts.alikeMixtures) {
+        definitions["COMPONENTS"] = std::to_string(parts.alikeMixtures->components);
+        definitions["LOG2_COMPONENTS"] = std::to_string(parts.alikeMixtures->log2Components);
+        definitions["EXPONENT"] = std::to_string(parts.alikeMixtures->exponent);
+        definitions["IS_PUBLISHED"] = (parts.alikeMixtures->published ? "true" : "false");
+    }
     if (parts.activation)
         definitions["ACTIVATION"] = std::to_string(*parts.activation);
     if (variant.slices > 0) {

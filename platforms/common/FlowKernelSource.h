@@ -5,16 +5,29 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 
 namespace OpenMMFlow {
 
 /** The source of the device kernel in OpenMM's common compute language: the files of kernels/ and the formulas. */
 extern const std::string flowKernelSource;
 
+/** What mixtures are like, as in FlowStage. */
+struct FlowKernelMixtures {
+    int components, log2Components, exponent;
+    bool published;
+
+    bool operator<(const FlowKernelMixtures& other) const {
+        return std::tie(components, log2Components, exponent, published) <
+                std::tie(other.components, other.log2Components, other.exponent, other.published);
+    }
+};
+
 /** The parts of the kernel that a model needs. What it does without is left out: that is most of the text. */
 struct FlowKernelParts {
     bool block = false, mixtures = false, mixtureRoots = false, transformers = false;
     std::optional<int> transformerType, activation;    // if there is only one
+    std::optional<FlowKernelMixtures> alikeMixtures;   // if there is only one kind, and work-items of a warp share out a single molecule
 };
 
 /** What the source is specialized by. */

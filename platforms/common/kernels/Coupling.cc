@@ -8,6 +8,41 @@ typedef struct {
     MixtureComponentEnds ends;
 } FlowComponent;
 
+// What mixtures are like. Where all of a model are alike, compilers know it.
+#ifdef COMPONENTS
+static DEVICE inline int numComponents(Stage stage) {
+    return COMPONENTS;
+}
+
+static DEVICE inline int log2Components(Stage stage) {
+    return LOG2_COMPONENTS;
+}
+
+static DEVICE inline int exponentOf(Stage stage) {
+    return EXPONENT;
+}
+
+static DEVICE inline bool isPublished(Stage stage) {
+    return IS_PUBLISHED;
+}
+#else
+static DEVICE inline int numComponents(Stage stage) {
+    return stage->components;
+}
+
+static DEVICE inline int log2Components(Stage stage) {
+    return stage->log2Components;
+}
+
+static DEVICE inline int exponentOf(Stage stage) {
+    return stage->exponent;
+}
+
+static DEVICE inline bool isPublished(Stage stage) {
+    return stage->published;
+}
+#endif
+
 #ifdef KEPT_IS_GLOBAL
 // The parameters of a transformer, out of the way and back.
 static DEVICE void keep(Stage stage, RealArena arena, KeptArena kept) {
@@ -24,8 +59,8 @@ static DEVICE void recall(Stage stage, RealArena arena, KeptArena kept) {
 // Raw parameters of a softmax over components become its elements, in place: weights, and what centres of the published head are the
 // cumulative sums of.
 static DEVICE void softmax(Stage stage, RealArena arena) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
-    FOR_EACH(stage->published ? 2*D : D) {
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage);
+    FOR_EACH(isPublished(stage) ? 2*D : D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         RealArena raw = &AT(arena, stage->rawRow+(i < D ? i : 2*K*D+i-D));
         const int next = D*TILE;
@@ -53,15 +88,15 @@ static DEVICE inline real sumOfShares(RealArena share, int next, int k) {
 // Component k, from its row of w; `next` is from one component to the next, and those of the other parameters follow K components apart.
 static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular, real weight,
         real shares) {
-    const int block = stage->components*next;
+    const int block = numComponents(stage)*next;
     Constants head = constants+stage->headConstant;
     const real bound = (real) head[2], floor0 = (real) head[3];
-    const real prior = ((real) k+(real) 0.5)/(real) stage->components;
+    const real prior = ((real) k+(real) 0.5)/(real) numComponents(stage);
     const real rawMu = raw[2*block], rawSigma = raw[3*block];
     HeadParameter mu, sigma;
     HeadParameter alpha = headLogistic(raw[block], (real) head[0], (real) head[1]);
     HeadParameter floorValue = headLogistic(raw[4*block], floor0, (real) 1-floor0);
-    if (stage->published) {
+    if (isPublished(stage)) {
         mu.value = shares;
         mu.d1 = (real) 1;
         if (circular) {
@@ -89,13 +124,13 @@ static DEVICE FlowComponent mixtureHead(Stage stage, Constants constants, RealAr
     c.dAlpha = alpha.d1;
     c.floor = floorValue.value;
     c.dFloor = floorValue.d1;
-    c.ends = mixtureComponentEnds(c.mu, c.sigma, c.alpha, stage->exponent, circular);
+    c.ends = mixtureComponentEnds(c.mu, c.sigma, c.alpha, exponentOf(stage), circular);
     return c;
 }
 
 // The same after FLOW_SOFTMAX.
 static DEVICE inline FlowComponent mixtureHeadOf(Stage stage, Constants constants, RealArena raw, int next, int k, bool circular) {
-    const real shares = (stage->published ? sumOfShares(raw+2*stage->components*next, next, k) : (real) 0);
+    const real shares = (isPublished(stage) ? sumOfShares(raw+2*numComponents(stage)*next, next, k) : (real) 0);
     return mixtureHead(stage, constants, raw, next, k, circular, raw[0], shares);
 }
 
@@ -110,7 +145,7 @@ static DEVICE inline FlowComponentValue componentValue(Stage stage, FlowComponen
     FlowComponentValue v;
     v.u = mixtureComponentArgument(x, c.mu, c.sigma, circular);
     v.winding = mixtureComponentWinding(x, c.mu, c.sigma, circular);
-    v.sigmoid = smoothSigmoid(v.u, c.alpha, stage->exponent);
+    v.sigmoid = smoothSigmoid(v.u, c.alpha, exponentOf(stage));
     v.value = mixtureComponent(x, c.sigma, c.floor, v.sigmoid, c.ends, v.winding);
     return v;
 }
@@ -159,7 +194,7 @@ static DEVICE void featuresBackward(Layout layout, Stage stage, Indices indices,
 }
 
 static DEVICE Root solveMixture(Stage stage, RealArena arena, real y, bool circular, int d, int t) {
-    const int K = stage->components, D = stage->numIntervals+stage->numCircles;
+    const int K = numComponents(stage), D = stage->numIntervals+stage->numCircles;
     Root root = beginRoot(y);
     for (int step = 0; step < MOST_ROOT_STEPS && !root.found; step++) {
         real value = 0, d1 = 0;
@@ -171,7 +206,7 @@ static DEVICE Root solveMixture(Stage stage, RealArena arena, real y, bool circu
             real weight = AT(arena, row), mu = AT(arena, row+K*D), sigma = AT(arena, row+2*K*D);
             real u = mixtureComponentArgument(root.x, mu, sigma, circular);
             MixtureComponent c = mixtureComponent(root.x, sigma, AT(arena, row+4*K*D),
-                    smoothSigmoid(u, AT(arena, row+3*K*D), stage->exponent), ends, mixtureComponentWinding(root.x, mu, sigma, circular));
+                    smoothSigmoid(u, AT(arena, row+3*K*D), exponentOf(stage)), ends, mixtureComponentWinding(root.x, mu, sigma, circular));
             value += weight*c.value;
             d1 += weight*c.d1;
         }
@@ -182,7 +217,7 @@ static DEVICE Root solveMixture(Stage stage, RealArena arena, real y, bool circu
 
 // The parameters of all components, for root finding.
 static DEVICE void parameters(Stage stage, Constants constants, RealArena arena) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage);
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE;
         FlowComponent c = mixtureHeadOf(stage, constants, &AT(arena, stage->rawRow+i), D*TILE, i/D, i%D >= stage->numIntervals);
@@ -215,7 +250,7 @@ static DEVICE void solve(Layout layout, Stage stage, Indices indices, MixedArena
 // All components at their argument, or their gradient with respect to the raw parameters.
 static DEVICE void components(Layout layout, Stage stage, Indices indices, Constants constants,
         MixedArena arena, RealArena realArena, bool backward) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage);
     FOR_EACH(K*D) {
         int i = ITEM_ROW, t = ITEM_MOLECULE, d = i%D;
         bool circular = (d >= stage->numIntervals);
@@ -266,7 +301,7 @@ static DEVICE inline void setMixture(Layout layout, Stage stage, Indices indices
 
 static DEVICE void mixture(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage);
     FOR_EACH(D) {
         int d = ITEM_ROW, t = ITEM_MOLECULE;
         real value = 0, d1 = 0, d2 = 0;
@@ -312,15 +347,15 @@ static DEVICE inline real throughSharesInWarp(real gradient, real share, int k, 
 // there is one, each leaves the derivatives of F and F' of its coordinate with respect to its raw parameters, (2, MIXTURE_PARAMETERS, work-items).
 static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, Constants constants, MixedArena arena, RealArena realArena,
         KeptArena kept, bool isWayBack) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*TILE*number;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage), number = 1<<log2Components(stage), numItems = D*TILE*number;
     const int next = D*TILE;
     for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
-        const int k = item&(number-1), t = (item>>stage->log2Components)%TILE, d = (item>>stage->log2Components)/TILE;
+        const int k = item&(number-1), t = (item>>log2Components(stage))%TILE, d = (item>>log2Components(stage))/TILE;
         const bool has = (k < K && d < D), circular = (d >= stage->numIntervals);
         RealArena raw = &AT(realArena, stage->rawRow+k*D+d);
         const real weight = softmaxInWarp(has ? raw[0] : (real) 0, has, number);
         real share = 0, shares = 0;
-        if (stage->published) {
+        if (isPublished(stage)) {
             share = softmaxInWarp(has ? raw[2*K*next] : (real) 0, has, number);
             shares = share;
             for (int distance = 1; distance < number; distance <<= 1) {
@@ -351,7 +386,7 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
             if (has)
                 g = mixtureComponentGradient(x, v.u, c.sigma, c.floor, v.sigmoid, c.ends, v.winding, circular, (real) (1-order), (real) order);
             real muGradient = (has ? weight*c.dMu*g.mu : (real) 0);
-            if (stage->published)
+            if (isPublished(stage))
                 muGradient = throughSharesInWarp(muGradient, share, k, number);
             if (has) {
                 KeptArena derivative = kept+stage->keptRow*TILE+order*MIXTURE_PARAMETERS*numItems+item;
@@ -366,9 +401,9 @@ static DEVICE void mixtureInWarps(Layout layout, Stage stage, Indices indices, C
 }
 
 static DEVICE void mixtureBackwardInWarps(Layout layout, Stage stage, Indices indices, MixedArena arena, RealArena realArena, KeptArena kept) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components, number = 1<<stage->log2Components, numItems = D*TILE*number;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage), number = 1<<log2Components(stage), numItems = D*TILE*number;
     for (int item = LOCAL_ID; item < WHOLE_WARPS(numItems); item += LOCAL_SIZE) {
-        const int k = item&(number-1), t = (item>>stage->log2Components)%TILE, d = (item>>stage->log2Components)/TILE;
+        const int k = item&(number-1), t = (item>>log2Components(stage))%TILE, d = (item>>log2Components(stage))/TILE;
         const int row = layout->gradientRow+indices[stage->transformedIndex+min(d, D-1)];
         // The first one alone reads what it is to write.
         const real yGradient = FROM_FIRST(k == 0 && d < D ? (real) AT(arena, row) : (real) 0, number);
@@ -389,13 +424,13 @@ static DEVICE void mixtureBackwardInWarps(Layout layout, Stage stage, Indices in
 
 static DEVICE void mixtureBackward(Layout layout, Stage stage, Indices indices, MixedArena arena,
         RealArena realArena) {
-    const int D = stage->numIntervals+stage->numCircles, K = stage->components;
+    const int D = stage->numIntervals+stage->numCircles, K = numComponents(stage);
     FOR_EACH(D) {
         int d = ITEM_ROW, t = ITEM_MOLECULE, row = layout->gradientRow+indices[stage->transformedIndex+d];
         real yGradient = (real) AT(arena, row), d1 = AT(realArena, stage->mixtureSlopeRow+d), inverse = (real) 1/d1;
         real d2 = AT(realArena, stage->curvatureRow+d);
         AT(arena, row) = (stage->inverse ? (yGradient-d2*inverse)*inverse : yGradient*d1+d2*inverse);
-        if (stage->published) {
+        if (isPublished(stage)) {
             // mu_k = share_0+...+share_k, share = softmax(raw)
             RealArena gradient = &AT(realArena, stage->rawGradientRow+2*K*D+d), share = &AT(realArena, stage->rawRow+2*K*D+d);
             const int next = D*TILE;

@@ -30,8 +30,12 @@
 #define NUM_OWN 1
 #endif
 #define OWN_OUTPUT(j) (SLICE%4+(j)*SLICES)
-// Inputs whose weights and sources are on their way at once.
+// Inputs whose weights and sources are on their way at once. Slices of a cluster are about that short, and a tile has no registers for more.
+#if TILE == 1 && CLUSTER == 1
+#define PORTION 8
+#else
 #define PORTION 4
+#endif
 // From the weights of one input of a slice to those of the next, for which there are no addresses to be computed.
 #if TILE == 1
 #define MATRIX_STRIDE SLICES
@@ -113,27 +117,22 @@ static DEVICE inline Lanes lanesFromNeighbour(Lanes value, int bits) {
 }
 #endif
 
-// Of slices side by side, which have a part of each sum: the whole sums of their own outputs. Neighbours first take over half of the sums from each
-// other, then a quarter.
-static DEVICE inline void sumSlicesInWarp(const Lanes sums[4], Lanes own[NUM_OWN]) {
-#if SLICES == 1
-    for (int o = 0; o < 4; o++)
-        own[o] = sums[o];
-#else
-    const bool isOdd = (LOCAL_ID%2 > 0);
-    const Lanes lower = (isOdd ? sums[1] : sums[0])+LANES_FROM_NEIGHBOUR(isOdd ? sums[0] : sums[1], 1);
-    const Lanes upper = (isOdd ? sums[3] : sums[2])+LANES_FROM_NEIGHBOUR(isOdd ? sums[2] : sums[3], 1);
-#if SLICES == 2
-    own[0] = lower;
-    own[1] = upper;
-#else
-    const bool isUpper = (LOCAL_ID%4 > 1);
-    own[0] = (isUpper ? upper : lower)+LANES_FROM_NEIGHBOUR(isUpper ? lower : upper, 2);
+// Of slices side by side, which have a part of each sum: the whole sums of their own outputs, in the first places. Neighbours first take over half of
+// the sums from each other, then a quarter.
+static DEVICE inline void sumSlicesInWarp(Lanes sums[4]) {
 #pragma unroll
-    for (int bits = 4; bits < SLICES; bits <<= 1)
-        own[0] += LANES_FROM_NEIGHBOUR(own[0], bits);
-#endif
-#endif
+    for (int bits = 1; bits < SLICES; bits <<= 1) {
+        const bool isUpper = ((LOCAL_ID&bits) > 0);
+        if (bits >= 4)
+            sums[0] += LANES_FROM_NEIGHBOUR(sums[0], bits);
+        else {
+#pragma unroll
+            for (int o = 0; 2*bits*o < 4; o++) {
+                const Lanes lower = sums[2*o], upper = sums[2*o+1];
+                sums[o] = (isUpper ? upper : lower)+LANES_FROM_NEIGHBOUR(isUpper ? lower : upper, bits);
+            }
+        }
+    }
 }
 
 // Of a slice that finishes an output.
@@ -183,8 +182,7 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
             next = quadOf(index+2, quads);
             fetched = fetchWeights(quad, weights, kept);
         }
-        Lanes own[NUM_OWN];
-        sumSlicesInWarp(sums, own);
+        sumSlicesInWarp(sums);
         if (mustWait) {
             WAIT_FOR_CLUSTER
             mustWait = false;
@@ -194,7 +192,7 @@ static DEVICE void multiplyInWarps(int index, Rounds rounds, Quads quads, Weight
         for (int j = 0; j < NUM_OWN; j++) {
             const int o = OWN_OUTPUT(j);
             if (o < done.outputs && SLICE < 4*CLUSTER) {
-                Lanes output = own[j]+TO_LANES(ofDone.biases[j]);
+                Lanes output = sums[j]+TO_LANES(ofDone.biases[j]);
                 if (done.slopeRow >= 0) {
                     output = activateLanes(round.activation, output, &slopes[j]);
                     if (CLUSTER == 1)
