@@ -115,7 +115,8 @@ private:
     void appendNumbers(const std::vector<T>& items) {
         const std::size_t place = plan.table.size();
         plan.table.resize(place+numbersOf<T>(items.size()));
-        std::memcpy(plan.table.data()+place, items.data(), items.size()*sizeof(T));
+        if (!items.empty())
+            std::memcpy(plan.table.data()+place, items.data(), items.size()*sizeof(T));
     }
 
     /** What of the kernel this model needs. */

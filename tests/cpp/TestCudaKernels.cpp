@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <map>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -41,37 +40,25 @@ static int numWeightVectors(const std::string& ptx) {
     return longest;
 }
 
-/** Of the instructions of the innermost loop that reads weights and multiplies and adds most, all its branches counted: the share that does so. */
+/** Of the instructions between two branches or labels where weights are read and most is multiplied and added: the share that does so. */
 static double multiplyAddShare(const std::string& ptx) {
-    std::istringstream text(ptx);
-    std::map<std::string, std::size_t> labels;
-    std::vector<std::string> lines;
-    std::size_t lastLoop = 0;    // where the loop before began: one that began earlier is around it
-    int most = 0;
+    int most = 0, numMultiplyAdds = 0, numInstructions = 0;
+    bool reads = false;
     double share = 0;
-    for (std::string line; std::getline(text, line); lines.push_back(line)) {
-        if (line.find("$L__BB") == 0) {
-            labels[line.substr(0, line.find(':'))] = lines.size();
-            continue;
-        }
-        const std::size_t target = line.find("$L__BB");
-        if (line.find("bra") == std::string::npos || target == std::string::npos)
-            continue;
-        const auto label = labels.find(line.substr(target, line.find(';')-target));
-        if (label == labels.end() || label->second < lastLoop)
-            continue;
-        lastLoop = label->second;
-        int numMultiplyAdds = 0, numInstructions = 1;
-        bool reads = false;
-        for (std::size_t i = label->second; i < lines.size(); i++)
-            if (!lines[i].empty() && lines[i][0] == '\t' && lines[i].find(';') != std::string::npos) {
-                numInstructions++;
-                numMultiplyAdds += (lines[i].find("\tfma.") == 0);
-                reads = reads || readsWeights(lines[i]);
+    std::istringstream lines(ptx);
+    for (std::string line; std::getline(lines, line);) {
+        if (line.find("$L__BB") != std::string::npos) {
+            if (reads && numMultiplyAdds > most) {
+                most = numMultiplyAdds;
+                share = static_cast<double>(numMultiplyAdds)/numInstructions;
             }
-        if (reads && numMultiplyAdds > most) {
-            most = numMultiplyAdds;
-            share = static_cast<double>(numMultiplyAdds)/numInstructions;
+            numMultiplyAdds = numInstructions = 0;
+            reads = false;
+        }
+        else if (!line.empty() && line[0] == '\t' && line.find(';') != std::string::npos) {
+            numInstructions++;
+            numMultiplyAdds += (line.find("\tfma.") == 0);
+            reads = reads || readsWeights(line);
         }
     }
     return share;
@@ -119,9 +106,9 @@ TEST_P(CudaKernels, Compile) {
     }
     if (precision != "double") {
         if (variant.variant.tile > 1) {
-            std::cout << "multiply-adds are " << 100*multiplyAddShare(ptx) << " % of the loop of products" << std::endl;
-            // The assembler takes half of the others away: of a tile of 32, 128 of 160 instructions are left (nvdisasm, sm_90).
-            EXPECT_GE(multiplyAddShare(ptx), 0.5);
+            // In machine code a loop has some ten instructions besides: 64 of 85 are multiply-adds (nvdisasm, sm_90).
+            std::cout << "multiply-adds are " << 100*multiplyAddShare(ptx) << " % of where products are added up" << std::endl;
+            EXPECT_GE(multiplyAddShare(ptx), 0.7);
         }
         // Slices of a cluster have four inputs or little more, and a tile has no registers for more.
         const int portion = (variant.variant.cluster > 1 || variant.variant.tile > 1 ? 4 : 8);
