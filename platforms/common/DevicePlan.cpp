@@ -144,8 +144,7 @@ private:
             parts.transformerType = *types.begin();
         if (activations.size() == 1)
             parts.activation = *activations.begin();
-        // It takes registers, for loops over components that are not work-items many; tiles have none left.
-        if (mixtures.size() == 1 && shape.sumsInWarps && shape.tile == 1)
+        if (mixtures.size() == 1)
             parts.alikeMixtures = *mixtures.begin();
         for (const FlowStage& stage : stages) {
             Formulas<double>::TransformerSettings settings = {};

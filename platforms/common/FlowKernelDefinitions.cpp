@@ -28,7 +28,8 @@ std::map<std::string, std::string> flowKernelDefinitions(const FlowKernelVariant
             definitions[name] = "1";
     if (parts.transformerType)
         definitions["TRANSFORMER_TYPE"] = std::to_string(*parts.transformerType);
-    if (parts.alikeMixtures) {
+    // It takes registers: for loops over components that are not work-items many, and tiles and arenas in global memory have none left.
+    if (parts.alikeMixtures && variant.slices > 0 && variant.tile == 1 && variant.numRealRows > 0) {
         definitions["COMPONENTS"] = std::to_string(parts.alikeMixtures->components);
         definitions["LOG2_COMPONENTS"] = std::to_string(parts.alikeMixtures->log2Components);
         definitions["EXPONENT"] = std::to_string(parts.alikeMixtures->exponent);

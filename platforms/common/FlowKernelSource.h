@@ -27,7 +27,7 @@ struct FlowKernelMixtures {
 struct FlowKernelParts {
     bool block = false, mixtures = false, mixtureRoots = false, transformers = false;
     std::optional<int> transformerType, activation;    // if there is only one
-    std::optional<FlowKernelMixtures> alikeMixtures;   // if there is only one kind, and work-items of a warp share out a single molecule
+    std::optional<FlowKernelMixtures> alikeMixtures;   // if there is only one kind
 };
 
 /** What the source is specialized by. */

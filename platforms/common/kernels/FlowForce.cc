@@ -80,8 +80,9 @@ static DEVICE void addEnergies(Layout layout, Constants constants, MixedArena ar
 #else
 #define CLUSTERED
 #endif
-// So that a multiprocessor has the registers for a group of a tile. Others are made smaller where that does not go without putting numbers aside.
-#if defined(SUMS_IN_WARPS) && TILE > 1 && !defined(USE_DOUBLE_PRECISION)
+// So that a multiprocessor has the registers for a group of a tile, or of arenas in global memory, whose addresses take more. In double precision groups
+// are made smaller in place of that.
+#if defined(SUMS_IN_WARPS) && (TILE > 1 || !defined(ARENAS_ARE_LOCAL)) && !defined(USE_DOUBLE_PRECISION)
 #define BOUNDED __launch_bounds__(GROUP_SIZE)
 #else
 #define BOUNDED
